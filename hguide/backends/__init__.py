@@ -1,0 +1,10 @@
+"""Model families, one folder each, and their registry."""
+
+from hguide.generator import ScaleGenerator
+from hguide.registry import Registry
+
+__all__ = ["registry"]
+
+registry: Registry[ScaleGenerator] = Registry("backend", "hguide.backends")
+registry.add("toy", "hguide.backends.toy.generator:ToyGenerator")
+registry.add("var", "hguide.backends.var.generator:VAR")

@@ -1,0 +1,221 @@
+"""The convolutional encoder and decoder around the VAR family's quantizers (VAR and HART share them)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hguide.backends.conv_blocks import GROUPS, AttentionBlock, Downsample, ResidualBlock, Upsample, group_norm
+from hguide.errors import ConfigError
+
+__all__ = ["AutoencoderConfig", "Decoder", "Encoder"]
+
+IMAGE_CHANNELS = 3
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Sizes of the encoder and the decoder; the defaults are VAR's `vae_ch160v4096z32` (arXiv 2404.02905).
+
+    Attributes:
+        channels: width at full resolution, a multiple of 32 (group norm has 32 groups).
+        multipliers: width of each level as a multiple of `channels`, from full resolution down.
+        blocks: residual blocks per encoder level; the decoder has one more.
+        latent_channels: channels of the latent map.
+    """
+
+    channels: int = 160
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    blocks: int = 2
+    latent_channels: int = 32
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that no network can have.
+
+        Raises:
+            ConfigError: `channels` is not a positive multiple of 32, or another size is not positive.
+        """
+        if self.channels <= 0 or self.channels % GROUPS:
+            raise ConfigError(
+                f"channels must be a positive multiple of {GROUPS} (group norm has {GROUPS} groups), "
+                f"got {self.channels}; try {max(GROUPS, round(self.channels / GROUPS) * GROUPS)}."
+            )
+        if not self.multipliers or min(self.multipliers) < 1:
+            raise ConfigError(f"multipliers must be one or more positive integers, got {self.multipliers}.")
+        if self.blocks < 1 or self.latent_channels < 1:
+            raise ConfigError(
+                f"blocks and latent_channels must be positive, got {self.blocks} and {self.latent_channels}."
+            )
+
+    @property
+    def stride(self) -> int:
+        """Pixels per latent position along each axis: 2^(levels - 1)."""
+        return int(2 ** (len(self.multipliers) - 1))
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level, from full resolution down."""
+        return tuple(self.channels * multiplier for multiplier in self.multipliers)
+
+
+class Level(nn.Module):
+    """The residual blocks of one resolution, with attention after each of them at the lowest one."""
+
+    def __init__(self, channels: int, out_channels: int, blocks: int, attention: bool) -> None:
+        """Make the level.
+
+        Args:
+            channels: width of the input.
+            out_channels: width of the level.
+            blocks: number of residual blocks.
+            attention: whether an attention block follows each residual block.
+        """
+        super().__init__()
+        widths = [channels] + [out_channels] * blocks
+        self.block = nn.ModuleList(ResidualBlock(before, after) for before, after in pairwise(widths))
+        self.attn = nn.ModuleList(AttentionBlock(out_channels) for _ in range(blocks if attention else 0))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        """The level's blocks, before any change of resolution."""
+        for index, block in enumerate(self.block):
+            x = block(x)
+            if len(self.attn):
+                x = self.attn[index](x)
+        return x
+
+
+class DownLevel(Level):
+    """A level of the encoder, followed by a halving unless it is the lowest."""
+
+    def __init__(self, channels: int, out_channels: int, blocks: int, lowest: bool) -> None:
+        """Make the level.
+
+        Args:
+            channels: width of the input.
+            out_channels: width of the level.
+            blocks: number of residual blocks.
+            lowest: whether this is the lowest resolution.
+        """
+        super().__init__(channels, out_channels, blocks, attention=lowest)
+        self.downsample = nn.Identity() if lowest else Downsample(out_channels)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        """The level's blocks, then the halving."""
+        return self.downsample(super().forward(x))
+
+
+class UpLevel(Level):
+    """A level of the decoder, followed by a doubling unless it is at full resolution."""
+
+    def __init__(self, channels: int, out_channels: int, blocks: int, attention: bool, full: bool) -> None:
+        """Make the level.
+
+        Args:
+            channels: width of the input.
+            out_channels: width of the level.
+            blocks: number of residual blocks.
+            attention: whether an attention block follows each residual block.
+            full: whether this is the full resolution.
+        """
+        super().__init__(channels, out_channels, blocks, attention)
+        self.upsample = nn.Identity() if full else Upsample(out_channels)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        """The level's blocks, then the doubling."""
+        return self.upsample(super().forward(x))
+
+
+class Middle(nn.Module):
+    """Residual block, attention, residual block at the lowest resolution."""
+
+    def __init__(self, channels: int) -> None:
+        """Make the blocks.
+
+        Args:
+            channels: width of the map.
+        """
+        super().__init__()
+        self.block_1 = ResidualBlock(channels, channels)
+        self.attn_1 = AttentionBlock(channels)
+        self.block_2 = ResidualBlock(channels, channels)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """The three blocks in turn."""
+        return self.block_2(self.attn_1(self.block_1(x)))
+
+
+class Encoder(nn.Module):
+    """Images to latent maps."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        """Make the encoder.
+
+        Args:
+            config: its sizes.
+        """
+        super().__init__()
+        widths = config.widths
+        before = (config.channels, *widths[:-1])
+        self.conv_in = nn.Conv2d(IMAGE_CHANNELS, config.channels, 3, padding=1)
+        self.down = nn.ModuleList(
+            DownLevel(before[level], width, config.blocks, lowest=level == len(widths) - 1)
+            for level, width in enumerate(widths)
+        )
+        self.mid = Middle(widths[-1])
+        self.norm_out = group_norm(widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], config.latent_channels, 3, padding=1)
+
+    def forward(self, images: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b c h w"]:
+        """Encode images.
+
+        Args:
+            images: in [-1, 1]; height and width multiples of the stride.
+
+        Returns:
+            the latent map, before `quant_conv`.
+        """
+        hidden = self.conv_in(images)
+        for level in self.down:
+            hidden = level(hidden)
+        return self.conv_out(F.silu(self.norm_out(self.mid(hidden))))
+
+
+class Decoder(nn.Module):
+    """Latent maps to images."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        """Make the decoder; `up.0` is the full resolution, so the levels run from the last to the first.
+
+        Args:
+            config: its sizes.
+        """
+        super().__init__()
+        widths = config.widths
+        lowest = len(widths) - 1
+        before = (*widths[1:], widths[-1])
+        self.conv_in = nn.Conv2d(config.latent_channels, widths[-1], 3, padding=1)
+        self.mid = Middle(widths[-1])
+        self.up = nn.ModuleList(
+            UpLevel(before[level], width, config.blocks + 1, attention=level == lowest, full=level == 0)
+            for level, width in enumerate(widths)
+        )
+        self.norm_out = group_norm(widths[0])
+        self.conv_out = nn.Conv2d(widths[0], IMAGE_CHANNELS, 3, padding=1)
+
+    def forward(self, latent: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 height width"]:
+        """Decode latent maps.
+
+        Args:
+            latent: the map after `post_quant_conv`.
+
+        Returns:
+            images, about [-1, 1] and not clamped.
+        """
+        hidden = self.mid(self.conv_in(latent))
+        for level in reversed(self.up):
+            hidden = level(hidden)
+        return self.conv_out(F.silu(self.norm_out(hidden)))

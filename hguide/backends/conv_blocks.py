@@ -1,0 +1,103 @@
+"""The blocks of the convolutional autoencoder; attribute names are those of the published files."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+__all__ = ["AttentionBlock", "Downsample", "ResidualBlock", "Upsample", "group_norm"]
+
+GROUPS = 32
+EPSILON = 1e-6
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group norm as every block uses it: 32 groups, epsilon 1e-6.
+
+    Args:
+        channels: width of the map, a multiple of 32.
+
+    Returns:
+        the layer.
+    """
+    return nn.GroupNorm(GROUPS, channels, eps=EPSILON)
+
+
+class ResidualBlock(nn.Module):
+    """Twice norm, SiLU, 3x3 convolution; a 1x1 convolution on the shortcut where the width changes."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        """Make the block.
+
+        Args:
+            channels: width of the input.
+            out_channels: width of the output.
+        """
+        super().__init__()
+        self.norm1 = group_norm(channels)
+        self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.norm2 = group_norm(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.nin_shortcut = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        """x or its 1x1 convolution, plus the residual branch."""
+        hidden = self.conv1(F.silu(self.norm1(x)))
+        hidden = self.conv2(F.silu(self.norm2(hidden)))
+        return self.nin_shortcut(x) + hidden
+
+
+class AttentionBlock(nn.Module):
+    """Single-head self-attention over all positions of a map, with a residual connection."""
+
+    def __init__(self, channels: int) -> None:
+        """Make the block.
+
+        Args:
+            channels: width of the map and of the head.
+        """
+        super().__init__()
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """x + proj(softmax(q k^T / sqrt(c)) v)."""
+        queries, keys, values = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).unsqueeze(1).chunk(3, dim=-1)
+        mixed = F.scaled_dot_product_attention(queries, keys, values)
+        return x + self.proj_out(mixed.squeeze(1).transpose(1, 2).reshape(x.shape))
+
+
+class Downsample(nn.Module):
+    """3x3 convolution of stride 2 on a map padded by one at the right and the bottom."""
+
+    def __init__(self, channels: int) -> None:
+        """Make the layer.
+
+        Args:
+            channels: width of the map.
+        """
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        """Half the size along each axis."""
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour doubling, then a 3x3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        """Make the layer.
+
+        Args:
+            channels: width of the map.
+        """
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        """Twice the size along each axis."""
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))

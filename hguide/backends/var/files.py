@@ -1,0 +1,165 @@
+"""Reading and writing VAR models: hguide's own single file, and the published pair of files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hguide.backends.checkpoints import load_into, read_metadata, read_state_dict, save_safetensors
+from hguide.backends.conv_autoencoder import AutoencoderConfig
+from hguide.backends.hub import OFFICIAL_FILES, fetch
+from hguide.backends.var.generator import VAR
+from hguide.backends.var.infer_config import infer_tokenizer_config, infer_transformer_config
+from hguide.backends.var.official_buffers import without_buffers
+from hguide.backends.var.tokenizer import TokenizerConfig, VARTokenizer
+from hguide.backends.var.transformer import TransformerConfig, VARTransformer
+from hguide.errors import CheckpointError, ConfigError
+
+__all__ = ["load", "load_pair", "load_single", "save"]
+
+TRANSFORMER = "transformer."
+TOKENIZER = "tokenizer."
+TOKENIZER_FILE = "vae_ch160v4096z32.pth"
+
+
+def load(
+    source: str | Path,
+    *,
+    file: str | None = None,
+    tokenizer: str | Path | None = None,
+    revision: str | None = None,
+    patch_nums: tuple[int, ...] | None = None,
+    heads: int | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> VAR:
+    """A VAR model from files.
+
+    Args:
+        source: hguide's single file; or the transformer's file, folder, official name or hub id.
+        file: the transformer's file inside a folder or hub repository.
+        tokenizer: the tokenizer's file; by default the published one, beside the transformer or in its repository.
+        revision: of the hub repository.
+        patch_nums: the schedule, where the weights do not tell it.
+        heads: number of heads, where the weights do not tell it.
+        device: where the model computes.
+        dtype: of the transformer; the tokenizer and the latent stay float32 where that is wider.
+
+    Returns:
+        The generator.
+
+    Raises:
+        CheckpointError: no usable weights; lists wrong or missing names.
+    """
+    path = fetch(source, file, revision)
+    if path.suffix == ".safetensors" and "hguide" in read_metadata(path):
+        model = load_single(path)
+    else:
+        other = tokenizer if tokenizer is not None else _tokenizer_beside(source, path)
+        model = load_pair(path, fetch(other, None, revision), patch_nums=patch_nums, heads=heads)
+    model.transformer.to(device, dtype)
+    model.tokenizer.to(device)
+    return model
+
+
+def load_single(path: Path, name: str | None = None) -> VAR:
+    """The model of a file that `save` wrote."""
+    facts = _facts(path)
+    state = {key: tensor.float() for key, tensor in read_state_dict(path).items()}
+    try:
+        transformer = VARTransformer(_transformer_config(facts["transformer"]))
+        tokenizer = VARTokenizer(_tokenizer_config(facts["tokenizer"]))
+    except (KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(f"{path}: its description does not fit a VAR model: {error!r}.") from error
+    stray = [key for key in state if not key.startswith((TRANSFORMER, TOKENIZER))]
+    if stray:
+        raise CheckpointError(f"{path}: entries of neither transformer nor tokenizer: {', '.join(stray[:5])}.")
+    load_into(transformer, _part(state, TRANSFORMER))
+    load_into(tokenizer, _part(state, TOKENIZER))
+    return VAR(transformer, tokenizer, name=name or facts.get("name", path.stem), classes=facts.get("classes", ()))
+
+
+def load_pair(
+    transformer_path: Path,
+    tokenizer_path: Path,
+    *,
+    patch_nums: tuple[int, ...] | None = None,
+    heads: int | None = None,
+) -> VAR:
+    """The model of a transformer's and a tokenizer's file with the published names; sizes are read off the weights."""
+    state = read_state_dict(transformer_path, ("var_wo_ddp",))
+    config = infer_transformer_config(state, patch_nums, heads)
+    transformer = VARTransformer(config)
+    load_into(transformer, without_buffers(state, config))
+    pictures = read_state_dict(tokenizer_path, ("vae_local",))
+    tokenizer = VARTokenizer(infer_tokenizer_config(pictures, config.patch_nums))
+    load_into(tokenizer, pictures, ("quantize.ema_vocab_hit_SV",))
+    return VAR(transformer, tokenizer, name=transformer_path.stem)
+
+
+def save(model: VAR, path: Path, *, dtype: torch.dtype = torch.float32, facts: Mapping[str, Any] | None = None) -> None:
+    """Write transformer, tokenizer and description into one safetensors file.
+
+    Args:
+        model: to write.
+        path: ends in `.safetensors`; replaced whole or not at all.
+        dtype: of the stored weights.
+        facts: more to describe it (training, source), stored beside the configuration.
+    """
+    parts = ((TRANSFORMER, model.transformer), (TOKENIZER, model.tokenizer))
+    tensors = {
+        prefix + key: value.to("cpu", dtype).contiguous()
+        for prefix, module in parts
+        for key, value in module.state_dict().items()
+    }
+    description = {
+        **(facts or {}),
+        "family": "var",
+        "name": model.name,
+        "classes": list(model.class_names),
+        "transformer": asdict(model.transformer.config),
+        "tokenizer": asdict(model.tokenizer.config),
+    }
+    save_safetensors(path, tensors, {"hguide": json.dumps(description)})
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(read_metadata(path)["hguide"])
+        family = facts["family"]
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: carries no description of an hguide model; convert it first.") from error
+    if family != "var":
+        raise CheckpointError(f"{path}: describes a model of the family {family!r}, asked for 'var'.")
+    return facts
+
+
+def _transformer_config(facts: Mapping[str, Any]) -> TransformerConfig:
+    return TransformerConfig(**{**facts, "patch_nums": tuple(facts["patch_nums"])})
+
+
+def _tokenizer_config(facts: Mapping[str, Any]) -> TokenizerConfig:
+    autoencoder = {**facts["autoencoder"], "multipliers": tuple(facts["autoencoder"]["multipliers"])}
+    rest = {**facts, "patch_nums": tuple(facts["patch_nums"]), "autoencoder": AutoencoderConfig(**autoencoder)}
+    return TokenizerConfig(**rest)
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+
+
+def _tokenizer_beside(source: str | Path, path: Path) -> str | Path:
+    beside = path.with_name(TOKENIZER_FILE)
+    if beside.is_file():
+        return beside
+    if Path(source).expanduser().exists():
+        raise CheckpointError(
+            f"{path} holds a transformer; its tokenizer ({TOKENIZER_FILE}) is not beside it: pass tokenizer=PATH."
+        )
+    return next(name for name, (_, file) in OFFICIAL_FILES.items() if file == TOKENIZER_FILE)

@@ -1,0 +1,235 @@
+"""VAR as a `ScaleGenerator` (arXiv 2404.02905)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hguide.backends.cache import KeyValueCache
+from hguide.backends.var.editing import Edit
+from hguide.backends.var.smoothing import soft_codes
+from hguide.backends.var.tokenizer import VARTokenizer, tokenizer_hash
+from hguide.backends.var.transformer import Modulation, VARTransformer
+from hguide.errors import ConfigError, ShapeError, near_matches
+from hguide.generator import Categorical, Draw, ScaleGenerator, Serves
+from hguide.grids import Scale, Step
+from hguide.noise import Noise
+from hguide.sampling import Sampler
+from hguide.streams import Stream
+
+__all__ = ["VAR", "VARState"]
+
+DECODED_AT_ONCE = 16
+
+
+@dataclass
+class VARState:
+    """One run: everything that changes while VAR samples.
+
+    Attributes:
+        samples: b.
+        streams: live streams, those used longest first, so that dropping one shortens the batch.
+        last_use: last step index of each stream.
+        modulation: of all live rows, stream by stream.
+        cache: keys and values of all live rows.
+        noise: of the run.
+        latent: f_hat `(b, c, H, W)`.
+        index: next step.
+    """
+
+    samples: int
+    streams: list[Stream]
+    last_use: dict[Stream, int]
+    modulation: Modulation
+    cache: KeyValueCache
+    noise: Noise
+    latent: Tensor
+    index: int = field(default=0)
+
+
+class VAR(ScaleGenerator):
+    """A VAR transformer with its tokenizer.
+
+    Args:
+        transformer: predicts the logits of each scale; in evaluation mode.
+        tokenizer: turns tokens into images; in evaluation mode.
+        name: for messages and provenance.
+        classes: names of the classes; numbers where the model has none.
+        more_smooth: put a soft mix of codes in place of the drawn code at every step (the official option; for
+            pictures, never for measurements).
+    """
+
+    serves: ClassVar[Serves] = Serves(null=True)
+
+    def __init__(
+        self,
+        transformer: VARTransformer,
+        tokenizer: VARTokenizer,
+        *,
+        name: str = "var",
+        classes: Sequence[str] = (),
+        more_smooth: bool = False,
+    ) -> None:
+        config = transformer.config
+        latent = tokenizer.config.autoencoder.latent_channels
+        if (config.vocabulary, config.latent_channels) != (tokenizer.config.vocabulary, latent):
+            raise ConfigError(
+                f"{name}: the transformer has {config.vocabulary} tokens of {config.latent_channels} channels, "
+                f"the tokenizer {tokenizer.config.vocabulary} of {latent}; they were not trained together."
+            )
+        self.name = name
+        self.transformer = transformer.eval().requires_grad_(False)
+        self.tokenizer = tokenizer.eval().requires_grad_(False)
+        self.scales = tuple(Scale(k, h, w) for k, (h, w) in enumerate(config.grids))
+        self.channels = Categorical(config.vocabulary)
+        self.class_names = tuple(classes)
+        self.more_smooth = more_smooth
+        self.edit: Edit | None = None
+
+    @cached_property
+    def tokenizer_hash(self) -> str:  # type: ignore[override]
+        """Of the tokenizer's weights."""
+        return tokenizer_hash(self.tokenizer)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the transformer lies."""
+        return self.transformer.head.weight.device
+
+    def with_options(self, *, more_smooth: bool | None = None, edit: Edit | None = None) -> VAR:
+        """The same model, sharing its weights, with other options.
+
+        Args:
+            more_smooth: see the class; None keeps it.
+            edit: what is kept of a given picture (`hguide.backends.var.keep_box`); None keeps nothing.
+        """
+        other = copy.copy(self)
+        other.more_smooth = self.more_smooth if more_smooth is None else more_smooth
+        other.edit = edit
+        return other
+
+    def conditions(self, condition: Any, samples: int) -> list[int]:
+        """Class indices of classes given by index or name; None is the null class.
+
+        Raises:
+            ConfigError: an unknown class.
+        """
+        return [self._label(label) for label in super().conditions(condition, samples)]
+
+    def _label(self, label: Any) -> int:
+        classes = self.transformer.config.classes
+        if label is None:
+            return classes
+        if isinstance(label, str):
+            if label not in self.class_names:
+                raise ConfigError(f"{self.name}: unknown class {label!r}: {near_matches(label, self.class_names)}")
+            return self.class_names.index(label)
+        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < classes:
+            raise ConfigError(f"{self.name}: a class is an integer from 0 to {classes - 1}, got {label!r}.")
+        return label
+
+    def begin(
+        self, condition: Sequence[Any], streams: Mapping[Stream, int], noise: Noise, negative: Any = None
+    ) -> VARState:
+        """A new run: the modulation of all rows and an empty cache of the final size."""
+        config = self.transformer.config
+        null = self._label(negative)
+        live = sorted(streams, key=lambda stream: -streams[stream])
+        labels = [null if stream.condition == "null" else label for stream in live for label in condition]
+        weight = self.transformer.head.weight
+        cache = KeyValueCache(
+            config.depth,
+            len(labels),
+            config.heads,
+            config.length,
+            config.head_dim,
+            dtype=weight.dtype,
+            device=weight.device,
+        )
+        modulation = self.transformer.modulation(torch.tensor(labels, device=weight.device))
+        shape = (len(condition), self.tokenizer.config.autoencoder.latent_channels, *self.scales[-1].grid)
+        latent = torch.zeros(shape, device=weight.device)
+        return VARState(len(condition), live, dict(streams), modulation, cache, noise, latent)
+
+    def next_step(self, state: VARState) -> Step | None:
+        """One step per scale."""
+        if state.index == self.count:
+            return None
+        return Step(state.index, self.count, 0, self.scales[state.index])
+
+    def predict(
+        self, state: VARState, step: Step, streams: Sequence[Stream], weights: Mapping[Stream, float]
+    ) -> dict[Stream, Tensor]:
+        """All live streams in one forward; the head only for those asked for."""
+        hidden = self._hidden(state, step)
+        b = state.samples
+        places = [state.streams.index(stream) for stream in streams]
+        rows = torch.cat([torch.arange(place * b, (place + 1) * b) for place in places]).to(hidden.device)
+        every = len(rows) == hidden.shape[0] and places == sorted(places)
+        logits = self.transformer.forward_head(hidden, state.modulation, None if every else rows)
+        maps = logits.unflatten(0, (len(streams), b)).unflatten(2, step.grid)
+        return dict(zip(streams, maps, strict=True))
+
+    def _hidden(self, state: VARState, step: Step) -> Float[Tensor, "rows l c"]:
+        live = [stream for stream in state.streams if state.last_use[stream] >= step.index]
+        if len(live) < len(state.streams):
+            # A stream's cache is read by its own later steps, so it goes only after its last use.
+            state.streams = live
+            state.cache.keep(len(live) * state.samples)
+            state.modulation = state.modulation.keep(len(live) * state.samples)
+        if step.index == 0:
+            x = self.transformer.first_input(state.modulation)
+        else:
+            next_map = self.tokenizer.quantize.next_map(state.latent, step.grid)
+            x = self.transformer.embed(next_map, step.index).repeat(len(live), 1, 1)
+        return self.transformer.forward_blocks(x, state.modulation, state.cache)
+
+    def sample(
+        self, state: VARState, step: Step, logits: Tensor, sampler: Sampler, weights: Mapping[Stream, float]
+    ) -> Draw:
+        """Draw tokens; with `more_smooth` or an edit, the codes that stand in for theirs."""
+        if not self.more_smooth and self.edit is None:
+            return Draw(sampler.categorical(logits, state.noise, step))
+        kept = sampler.candidates(logits, step)
+        tokens = sampler.draw(kept, state.noise, step).reshape(logits.shape[:-1])
+        quantize = self.tokenizer.quantize
+        codes = quantize.lookup(tokens)
+        if self.more_smooth:
+            codes = soft_codes(kept, state.noise, step, quantize.embedding.weight)
+        if self.edit is not None:
+            codes = self.edit.mix(codes, step, quantize)
+        return Draw(tokens, embedding=codes)
+
+    def advance(self, state: VARState, step: Step, draw: Draw) -> None:
+        """f_hat += phi_k(up(codes))."""
+        quantize = self.tokenizer.quantize
+        codes = quantize.lookup(draw.tokens) if draw.embedding is None else draw.embedding
+        state.latent = state.latent + quantize.contribution(codes, step.index, self.count, self.scales[-1].grid)
+        state.index = step.index + 1
+
+    def decode(self, state: VARState) -> Float[Tensor, "b 3 H W"]:
+        """(decoder(f_hat) clamped to [-1, 1] + 1) / 2, a few images at a time to bound the memory."""
+        dtype = self.tokenizer.post_quant_conv.weight.dtype
+        parts = [self.tokenizer.decode_latent(part.to(dtype)) for part in state.latent.split(DECODED_AT_ONCE)]
+        return torch.cat(parts).float().add_(1.0).div_(2.0)
+
+    def encode(self, images: Float[Tensor, "b 3 H W"]) -> list[Int[Tensor, "b _ _"]]:
+        """Tokens of images in [0, 1] of the model's own size.
+
+        Raises:
+            ShapeError: images of another size.
+        """
+        stride = self.tokenizer.config.autoencoder.stride
+        size = tuple(side * stride for side in self.scales[-1].grid)
+        if tuple(images.shape[1:]) != (3, *size):
+            raise ShapeError(f"{self.name}: images are (b, 3, {size[0]}, {size[1]}), got {tuple(images.shape)}.")
+        weight = self.tokenizer.post_quant_conv.weight
+        pixels = images.to(weight.device, weight.dtype) * 2.0 - 1.0
+        return self.tokenizer.encode(pixels, [scale.grid for scale in self.scales])

@@ -1,0 +1,279 @@
+"""What every training of hguide shares: options, the learning rate, averaged weights, checkpoints and resuming."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import platform
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from torch import Tensor, nn
+
+from hguide.errors import ConfigError
+from hguide.experiments.training.data import Scenes, load_scenes
+
+__all__ = ["RunConfig", "TrainingModule", "fit", "learning_rate_factor", "training_metadata"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Options that every training has.
+
+    Attributes:
+        data: folder of the scenes (see `data.load_scenes`).
+        out: folder for checkpoints, pictures, metrics and the weights; the same folder resumes.
+        seed: everything random follows from it and from the step number.
+        batch_size: crops per step.
+        crop: side of a crop in pixels.
+        steps: length of the training; the learning rate reaches zero at its end.
+        minutes: if given, the schedule follows the clock (all sessions of the run added up) where that is ahead of the
+            steps, so that a training fits its time on any machine; the steps done are recorded.
+        epoch_steps: steps between two looks at the held-out scenes (metrics, sample grid).
+        checkpoint_steps: steps between checkpoints.
+        learning_rate: peak value.
+        warmup_steps: linear warm-up.
+        weight_decay: of matrices and kernels; never of biases, norms and embeddings.
+        ema_decay: averaging of the weights; ramps up as (1 + n) / (10 + n).
+        gradient_clip: largest gradient norm.
+        precision: of matrix products and convolutions, as Lightning names it; weights stay float32.
+        accelerator: as Lightning names it.
+        threads: CPU threads, None for torch's choice.
+        init: weights to start from, None for fresh ones.
+    """
+
+    data: str
+    out: str
+    seed: int = 0
+    batch_size: int = 64
+    crop: int = 64
+    steps: int = 10_000
+    minutes: float | None = None
+    epoch_steps: int = 500
+    checkpoint_steps: int = 250
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    ema_decay: float = 0.999
+    gradient_clip: float = 1.0
+    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed"
+    accelerator: str = "auto"
+    threads: int | None = None
+    init: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "crop", "steps", "epoch_steps", "checkpoint_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}.")
+
+
+def learning_rate_factor(progress: float, step: int, warmup: int) -> float:
+    """Linear warm-up times a half cosine from 1 to 0: min(1, (step + 1) / warmup) (1 + cos(pi progress)) / 2."""
+    return min(1.0, (step + 1) / max(warmup, 1)) * 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+
+
+class TrainingModule(lightning.LightningModule):
+    """A training whose every step depends on its number only, so that a run killed at any point resumes.
+
+    Subclasses set `network`, then implement `loss`, `evaluate` and `pictures`. The optimiser steps are taken here
+    (Lightning's manual optimisation), because the learning rate may follow the clock.
+    """
+
+    network: nn.Module
+    average: nn.Module
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.automatic_optimization = False
+        self.steps_done = 0
+        self.seconds = 0.0
+        self.train_scenes: Scenes = load_scenes(config.data, "train")
+        self.test_scenes: Scenes = load_scenes(config.data, "test")
+        self.averages: dict[str, float] = {}
+        self._clock: float | None = None
+
+    def set_network(self, network: nn.Module) -> None:
+        """Take the network to train and start its averaged copy."""
+        self.network = network.to(memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of one step, and the quantities to log."""
+        raise NotImplementedError
+
+    def evaluate(self) -> dict[str, float]:
+        """Held-out measures of the averaged weights."""
+        raise NotImplementedError
+
+    def pictures(self) -> Tensor | None:
+        """A grid `(rows, columns, 3, h, w)` in [0, 1] to look at after each epoch, or None."""
+        return None
+
+    @property
+    def progress(self) -> float:
+        """Share of the schedule that lies behind, in [0, 1]."""
+        by_steps = self.steps_done / self.config.steps
+        by_clock = self.seconds / (60 * self.config.minutes) if self.config.minutes else 0.0
+        return min(1.0, max(by_steps, by_clock))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer | list[torch.optim.Optimizer]:
+        """AdamW; weight decay on matrices and kernels only."""
+        config = self.config
+        decayed = [p for p in self.network.parameters() if p.requires_grad and p.ndim >= 2 and min(p.shape[:2]) > 1]
+        chosen = {id(p) for p in decayed}
+        others = [p for p in self.network.parameters() if p.requires_grad and id(p) not in chosen]
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=self.betas)
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """Adam's decay rates."""
+        return 0.9, 0.99
+
+    def train_dataloader(self) -> torch.utils.data.DataLoader:
+        """Step counters only: each step draws its own crops."""
+        return torch.utils.data.DataLoader(range(self.config.epoch_steps), batch_size=None)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> None:
+        """One optimiser step; its randomness follows from the seed and the step number."""
+        config, step = self.config, self.steps_done
+        torch.manual_seed(config.seed * 1_000_003 + step)
+        factor = learning_rate_factor(self.progress, step, config.warmup_steps)
+        loss, logged = self.loss(step)
+        if not torch.isfinite(loss):
+            raise ConfigError(f"the loss is {loss.item()} at step {step}: lower learning_rate, now {config.learning_rate}.")
+        self.optimise(loss, factor)
+        self._average_weights()
+        self._count(logged | {"loss": loss.detach()})
+
+    def optimise(self, loss: Tensor, factor: float) -> None:
+        """Backward, clip, step."""
+        found = self.optimizers()
+        optimisers = found if isinstance(found, list) else [found]
+        for optimiser in optimisers:
+            optimiser.zero_grad()
+            for group in optimiser.param_groups:
+                group["lr"] = self.config.learning_rate * factor
+        self.manual_backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
+        for optimiser in optimisers:
+            optimiser.step()
+
+    @torch.no_grad()
+    def _average_weights(self) -> None:
+        decay = min(self.config.ema_decay, (1 + self.steps_done) / (10 + self.steps_done))
+        for mean, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
+            mean.lerp_(value, 1 - decay)
+        for mean, value in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)
+
+    def _count(self, logged: dict[str, Tensor]) -> None:
+        self.steps_done += 1
+        now = time.monotonic()
+        self.seconds += now - self._clock if self._clock is not None else 0.0
+        self._clock = now
+        for name, value in logged.items():
+            old = self.averages.get(name, float(value))
+            self.averages[name] = 0.98 * old + 0.02 * float(value)
+        if self._trainer is not None:
+            self.log_dict({k: v for k, v in self.averages.items() if k == "loss"}, prog_bar=True, logger=False)
+            self.trainer.should_stop = self.progress >= 1.0
+
+    def on_train_epoch_start(self) -> None:
+        """Start the clock."""
+        self._clock = time.monotonic()
+
+    def on_train_epoch_end(self) -> None:
+        """Measure on held-out scenes and write the metrics and the pictures."""
+        self.report()
+
+    @torch.no_grad()
+    def report(self) -> None:
+        """Write one line of metrics and one grid of pictures."""
+        out = Path(self.config.out)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16-mixed"):
+            held_out = self.evaluate()
+            grid = self.pictures()
+        line = {
+            "step": self.steps_done,
+            "seconds": round(self.seconds, 1),
+            "crops_per_second": round(self.steps_done * self.config.batch_size / max(self.seconds, 1e-9), 1),
+            **{name: round(value, 5) for name, value in (self.averages | held_out).items()},
+        }
+        with (out / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if grid is not None:
+            save_grid(grid, out / "pictures" / f"step_{self.steps_done:06d}.png")
+        self._clock = time.monotonic()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the counters."""
+        checkpoint["hguide"] = {"steps": self.steps_done, "seconds": self.seconds, "averages": dict(self.averages)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the counters."""
+        kept = checkpoint["hguide"]
+        self.steps_done, self.seconds, self.averages = kept["steps"], kept["seconds"], dict(kept["averages"])
+
+
+def save_grid(grid: Tensor, path: Path) -> None:
+    """Write `(rows, columns, 3, h, w)` pictures in [0, 1] as one PNG."""
+    from einops import rearrange
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet = rearrange(grid.float().clamp(0, 1), "r c k h w -> (r h) (c w) k")
+    Image.fromarray((sheet * 255).round().byte().cpu().numpy()).save(path)
+
+
+def fit(module: TrainingModule) -> None:
+    """Train to the end of the schedule, from the last checkpoint in `out` where there is one."""
+    config = module.config
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    (out / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str))
+    saver = ModelCheckpoint(
+        dirpath=out, save_last=True, save_top_k=0, every_n_train_steps=config.checkpoint_steps, enable_version_counter=False
+    )
+    trainer = lightning.Trainer(
+        accelerator=config.accelerator,
+        devices=1,
+        max_epochs=-1,
+        max_steps=-1,
+        precision=config.precision,
+        callbacks=[saver, TQDMProgressBar(refresh_rate=20)],
+        logger=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+    last = out / "last.ckpt"
+    trainer.fit(module, ckpt_path=str(last) if last.is_file() else None)
+    trainer.save_checkpoint(last)
+
+
+def training_metadata(module: TrainingModule) -> dict[str, Any]:
+    """What is needed to repeat a training: seed, data hash, versions, steps, recipe."""
+    return {
+        "seed": module.config.seed,
+        "steps": module.steps_done,
+        "minutes": round(module.seconds / 60, 1),
+        "train_scenes_sha256": module.train_scenes.hash,
+        "test_scenes_sha256": module.test_scenes.hash,
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "machine": platform.machine(),
+        "recipe": {k: v for k, v in asdict(module.config).items() if k not in ("data", "out", "init")},
+    }

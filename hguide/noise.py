@@ -1,0 +1,200 @@
+"""Noise that depends on the seed, the step and the place, and on nothing else.
+
+A draw is a hash of (seed, step, call, purpose, position, channel), computed with 64-bit integer tensor operations:
+no generator state, so batch size, order and device do not matter. Integers and uniforms are bit-equal on all devices.
+The hash is the SplitMix64 output function (Steele, Lea, Flood 2014) over a key per (seed, step, call, purpose).
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hguide.errors import ConfigError, ShapeError
+from hguide.grids import Step
+
+__all__ = ["Noise", "RecordedNoise", "SeededNoise"]
+
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX_1 = 0xBF58476D1CE4E5B9
+_MIX_2 = 0x94D049BB133111EB
+
+
+def _mix(value: int) -> int:
+    """SplitMix64 output function on a Python integer."""
+    value = ((value ^ (value >> 30)) * _MIX_1) & _MASK
+    value = ((value ^ (value >> 27)) * _MIX_2) & _MASK
+    return value ^ (value >> 31)
+
+
+def _signed(value: int) -> int:
+    """The same 64 bits read as a signed integer, which is what torch holds."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def _shift_right_(value: Tensor, bits: int) -> Tensor:
+    """Logical shift to the right of a new tensor; torch shifts signed integers arithmetically."""
+    return torch.bitwise_right_shift(value, bits).bitwise_and_((1 << (64 - bits)) - 1)
+
+
+def _mix_(value: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """SplitMix64 output function, in place on int64."""
+    value.bitwise_xor_(_shift_right_(value, 30)).mul_(_signed(_MIX_1))
+    value.bitwise_xor_(_shift_right_(value, 27)).mul_(_signed(_MIX_2))
+    return value.bitwise_xor_(_shift_right_(value, 31))
+
+
+def _unit(bits: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """23 bits to the middle of one of 2**23 cells of (0, 1): exact in float32, never 0 or 1."""
+    return bits.to(torch.float32).add_(0.5).mul_(2.0**-23)
+
+
+class Noise(ABC):
+    """Draws for a batch of samples.
+
+    All methods take the step, a `purpose` (two draws of one step with different purposes are independent), the
+    `positions` (a number n for 0..n-1, or `(b, n)` flat positions of a partial map) and, but for `order`, the
+    `channels` (a number c for 0..c-1, or `(b, n, c)` token ids), and return float32 `(b, n, c)`.
+    """
+
+    @abstractmethod
+    def uniform(self, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor) -> Tensor:
+        """Uniform in (0, 1)."""
+
+    @abstractmethod
+    def normal(self, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor) -> Tensor:
+        """Standard normal."""
+
+    @abstractmethod
+    def order(self, step: Step, purpose: str, positions: int) -> Int[Tensor, "b n"]:
+        """A random order of 0..positions-1 per sample."""
+
+    def exponential(self, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor) -> Tensor:
+        """Exponential of rate 1."""
+        return self.uniform(step, purpose, positions, channels).log_().neg_()
+
+    def gumbel(self, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor) -> Tensor:
+        """Standard Gumbel: -log of an exponential of the same place."""
+        return self.exponential(step, purpose, positions, channels).log_().neg_()
+
+
+class SeededNoise(Noise):
+    """Counter-based noise of one seed per sample.
+
+    Args:
+        seeds: one non-negative integer below 2**63 per sample of the batch.
+        device: where draws are made.
+
+    Raises:
+        ConfigError: no seeds, or a seed out of range.
+    """
+
+    def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu") -> None:
+        if not seeds:
+            raise ConfigError("noise needs at least one seed, got none.")
+        for seed in seeds:
+            if not 0 <= seed < 1 << 63:
+                raise ConfigError(f"a seed is an integer from 0 to 2**63 - 1, got {seed}.")
+        self.seeds = tuple(int(seed) for seed in seeds)
+        self.device = torch.device(device)
+
+    def _bits(self, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor) -> Int[Tensor, "b n c"]:
+        words = (step.index, step.call, zlib.crc32(purpose.encode()))
+        keys = []
+        for seed in self.seeds:
+            key = _mix((seed + _GOLDEN) & _MASK)
+            for word in words:
+                key = _mix((key + (word + 1) * _GOLDEN) & _MASK)
+            keys.append(_signed(key))
+        key = torch.tensor(keys, dtype=torch.int64, device=self.device)[:, None, None]
+        if isinstance(positions, int):
+            place = torch.arange(positions, device=self.device)[None, :, None]
+        else:
+            place = positions.to(self.device, torch.int64)[:, :, None]
+        if isinstance(channels, int):
+            channel = torch.arange(channels, device=self.device)[None, None, :]
+        else:
+            channel = channels.to(self.device, torch.int64)
+        row = place * _signed((_GOLDEN << 32) & _MASK) + key
+        return _mix_(channel.mul(_signed(_GOLDEN)) + row)
+
+    def uniform(self, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor) -> Tensor:
+        """Uniform in (0, 1) with 23 bits: 24 would round to 1.0 in float32."""
+        return _unit(_shift_right_(self._bits(step, purpose, positions, channels), 41))
+
+    def normal(self, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor) -> Tensor:
+        """Standard normal by Box and Muller, from the high and the low 23 bits of one hash."""
+        bits = self._bits(step, purpose, positions, channels)
+        radius = _unit(_shift_right_(bits, 41)).log_().mul_(-2.0).sqrt_()
+        angle = _unit(bits.bitwise_and_((1 << 23) - 1)).mul_(2.0 * math.pi).cos_()
+        return radius.mul_(angle)
+
+    def order(self, step: Step, purpose: str, positions: int) -> Int[Tensor, "b n"]:
+        """A random order per sample: the positions sorted by their hashes."""
+        return self._bits(step, purpose, positions, 1)[:, :, 0].argsort(dim=1, stable=True)
+
+
+class RecordedNoise(Noise):
+    """Replays recorded draws.
+
+    Args:
+        draws: recorded tensors by `(kind, index, call, purpose)`, `kind` being the method's name ("gumbel",
+            "exponential", ...). Where another method derives from a recorded one (gumbel from exponential), the
+            recorded one is used. Draws are over all channels, and looked up where a method is asked for token ids.
+
+    Raises:
+        ShapeError: a draw was not recorded, or has other positions or channels than asked for.
+    """
+
+    def __init__(self, draws: Mapping[tuple[str, int, int, str], Tensor]) -> None:
+        self.draws = dict(draws)
+
+    def _draw(
+        self, kind: str, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor | None
+    ) -> Tensor:
+        key = (kind, step.index, step.call, purpose)
+        if key not in self.draws:
+            recorded = ", ".join(map(str, sorted(self.draws))) or "nothing"
+            raise ShapeError(f"no recorded draw for {key}; recorded: {recorded}.")
+        draw = self.draws[key]
+        count = positions if isinstance(positions, int) else positions.shape[1]
+        if draw.shape[1] != count:
+            raise ShapeError(f"recorded draw {key} has {draw.shape[1]} positions, asked for {count}.")
+        if channels is None:
+            return draw
+        if isinstance(channels, Tensor):
+            return draw.gather(2, channels)
+        if draw.shape[2] != channels:
+            raise ShapeError(f"recorded draw {key} has {draw.shape[2]} channels, asked for {channels}.")
+        return draw.clone()
+
+    def uniform(self, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor) -> Tensor:
+        """The recorded uniforms."""
+        return self._draw("uniform", step, purpose, positions, channels)
+
+    def exponential(self, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor) -> Tensor:
+        """The recorded exponentials, or those of recorded uniforms."""
+        if ("exponential", step.index, step.call, purpose) in self.draws:
+            return self._draw("exponential", step, purpose, positions, channels)
+        return super().exponential(step, purpose, positions, channels)
+
+    def gumbel(self, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor) -> Tensor:
+        """The recorded Gumbels, or those of recorded exponentials or uniforms."""
+        if ("gumbel", step.index, step.call, purpose) in self.draws:
+            return self._draw("gumbel", step, purpose, positions, channels)
+        return super().gumbel(step, purpose, positions, channels)
+
+    def normal(self, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor) -> Tensor:
+        """The recorded normals."""
+        return self._draw("normal", step, purpose, positions, channels)
+
+    def order(self, step: Step, purpose: str, positions: int) -> Int[Tensor, "b n"]:
+        """The recorded order."""
+        return self._draw("order", step, purpose, positions, None)

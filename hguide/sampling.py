@@ -1,0 +1,220 @@
+"""From guided logits to tokens: temperature, top-k, top-p, and Gumbel-max over the kept candidates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hguide.errors import ConfigError, ShapeError
+from hguide.grids import Step
+from hguide.noise import Noise
+from hguide.schedules import Schedule
+
+__all__ = ["Candidates", "Replay", "Sampler"]
+
+Setting = float | Schedule | tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The tokens that the filters kept.
+
+    Attributes:
+        values: `(b, n, c)` logits after temperature; -inf where dropped.
+        channels: `(b, n, c)` token ids of the columns, or None where column i is token i.
+    """
+
+    values: Tensor
+    channels: Tensor | None
+
+    def dense(self, width: int) -> Float[Tensor, "b n v"]:
+        """The logits over all `width` tokens, -inf where dropped."""
+        if self.channels is None:
+            return self.values
+        full = self.values.new_full((*self.values.shape[:-1], width), -math.inf)
+        return full.scatter_(-1, self.channels, self.values)
+
+    def count(self) -> Int[Tensor, "b n"]:
+        """Number of tokens kept at each position."""
+        return (self.values > -math.inf).sum(-1)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Temperature, then top-k, then top-p, then a draw.
+
+    Ties at the top-k threshold are kept, and the most probable token always survives top-p, as in the official VAR,
+    HART and Infinity samplers (arXiv 2404.02905, code).
+
+    Args:
+        temperature: divides the logits; a positive number, a schedule, one number per step, or a function from the
+            filtered logits `(b, n, c)` to a temperature `(b, n, 1)` that is applied after the filters.
+        top_k: number of most probable tokens kept; 0 keeps all.
+        top_p: probability mass kept, in [0, 1]; 0 keeps all.
+    """
+
+    temperature: Setting | Callable[[Tensor], Tensor] = 1.0
+    top_k: Setting = 0
+    top_p: Setting = 0.0
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name, low, high in (("temperature", 0.0, math.inf), ("top_k", 0, math.inf), ("top_p", 0.0, 1.0)):
+            value = getattr(self, name)
+            if isinstance(value, list):
+                value = tuple(value)
+                object.__setattr__(self, name, value)
+            if isinstance(value, Schedule) or callable(value):
+                continue
+            for number in value if isinstance(value, tuple) else (value,):
+                inside = low < number < high if name == "temperature" else low <= number <= high
+                if not inside:
+                    bounds = "positive and finite" if name == "temperature" else f"from {low:g} to {high:g}"
+                    problems.append(f"{name} is {bounds}, got {number!r}")
+                elif name == "top_k" and number != int(number):
+                    problems.append(f"top_k is a whole number, got {number!r}")
+        if problems:
+            raise ConfigError("Sampler: " + "; ".join(problems) + ".")
+
+    def at(self, name: str, step: Step) -> float:
+        """The number that `temperature`, `top_k` or `top_p` has at a step."""
+        value: Any = getattr(self, name)
+        if isinstance(value, Schedule):
+            return value(step)
+        if isinstance(value, tuple):
+            if len(value) != step.count:
+                raise ConfigError(f"Sampler: {name} lists {len(value)} numbers, the generator has {step.count} steps.")
+            return value[step.index]
+        return value
+
+    def candidates(self, logits: Tensor, step: Step) -> Candidates:
+        """The tokens kept at each position.
+
+        Args:
+            logits: `(b, h, w, v)` or `(b, n, v)`; left as they are.
+            step: where in the run.
+
+        Raises:
+            ConfigError: top_k larger than the number of tokens.
+        """
+        flat = logits.reshape(logits.shape[0], -1, logits.shape[-1])
+        if not callable(self.temperature) or isinstance(self.temperature, Schedule):
+            temperature = self.at("temperature", step)
+            if temperature != 1.0:
+                flat = flat / temperature
+        top_k = int(self.at("top_k", step))
+        kept = Candidates(flat, None) if top_k == 0 else _top_k(flat, top_k)
+        top_p = float(self.at("top_p", step))
+        if top_p > 0.0:
+            kept = _top_p(kept, top_p)
+        if callable(self.temperature) and not isinstance(self.temperature, Schedule):
+            kept = Candidates(kept.values / self.temperature(kept.values), kept.channels)
+        return kept
+
+    def draw(self, kept: Candidates, noise: Noise, step: Step, purpose: str = "token") -> Int[Tensor, "b n"]:
+        """One token per position by Gumbel-max: argmax of logits + Gumbel noise of the token's own id."""
+        channels = kept.values.shape[-1] if kept.channels is None else kept.channels
+        gumbel = noise.gumbel(step, purpose, _places(kept.values, step), channels)
+        best = gumbel.add_(kept.values).argmax(-1, keepdim=True)
+        chosen = best if kept.channels is None else kept.channels.gather(-1, best)
+        return chosen.squeeze(-1)
+
+    def categorical(self, logits: Tensor, noise: Noise, step: Step, purpose: str = "token") -> Int[Tensor, "b *grid"]:
+        """Filter and draw: tokens of the shape of `logits` without its channels."""
+        return self.draw(self.candidates(logits, step), noise, step, purpose).reshape(logits.shape[:-1])
+
+    def bits(self, differences: Tensor, noise: Noise, step: Step, purpose: str = "bit") -> Int[Tensor, "*shape"]:
+        """Independent bits from logit differences d = l1 - l0, drawn from d / temperature.
+
+        The two-channel rule with a shared Gumbel per channel is a logistic threshold: bit = d/tau + logistic > 0.
+        top_k = 1 takes the likelier bit; top_p drops a bit value whose probability is at most 1 - top_p.
+
+        Args:
+            differences: `(b, h, w, bits)` or `(b, n, bits)`.
+            noise: of the run.
+            step: where in the run.
+            purpose: of the draw.
+        """
+        flat = differences.reshape(differences.shape[0], -1, differences.shape[-1]) / self.at("temperature", step)
+        uniform = noise.uniform(step, purpose, _places(flat, step), flat.shape[-1])
+        drawn = flat + torch.logit(uniform) > 0
+        likelier = flat > 0
+        if int(self.at("top_k", step)) == 1:
+            drawn = likelier
+        top_p = float(self.at("top_p", step))
+        if top_p > 0.0:
+            drawn = torch.where(torch.sigmoid(-flat.abs()) <= 1.0 - top_p, likelier, drawn)
+        return drawn.to(torch.int64).reshape(differences.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Replay(Sampler):
+    """Replays recorded tokens in place of drawing; the filters stay those of a `Sampler`.
+
+    Args:
+        tokens: recorded tokens by step index (a sequence) or by (index, call) (a mapping).
+    """
+
+    tokens: Any = field(default=(), kw_only=True)
+
+    def _recorded(self, step: Step, shape: Sequence[int], device: torch.device) -> Tensor:
+        try:
+            key = (step.index, step.call) if isinstance(self.tokens, dict) else step.index
+            tokens = torch.as_tensor(self.tokens[key], dtype=torch.int64, device=device)
+        except (KeyError, IndexError):
+            raise ShapeError(f"no recorded tokens for step {step.index}, call {step.call}.") from None
+        if tokens.numel() != math.prod(shape):
+            raise ShapeError(
+                f"recorded tokens of step {step.index} have shape {tuple(tokens.shape)}, asked for {tuple(shape)}."
+            )
+        return tokens.reshape(tuple(shape))
+
+    def draw(self, kept: Candidates, noise: Noise, step: Step, purpose: str = "token") -> Int[Tensor, "b n"]:
+        """The recorded tokens."""
+        return self._recorded(step, kept.values.shape[:-1], kept.values.device)
+
+    def categorical(self, logits: Tensor, noise: Noise, step: Step, purpose: str = "token") -> Int[Tensor, "b *grid"]:
+        """The recorded tokens."""
+        return self._recorded(step, logits.shape[:-1], logits.device)
+
+    def bits(self, differences: Tensor, noise: Noise, step: Step, purpose: str = "bit") -> Int[Tensor, "*shape"]:
+        """The recorded bits."""
+        return self._recorded(step, differences.shape, differences.device)
+
+
+def _places(flat: Tensor, step: Step) -> int | Tensor:
+    """What tells positions apart in the noise: the place in the full map, also on partial maps."""
+    return flat.shape[1] if step.positions is None else step.positions
+
+
+def _top_k(logits: Float[Tensor, "b n v"], k: int) -> Candidates:
+    """The k largest logits per position, in descending order, and whatever ties with the smallest of them."""
+    width = logits.shape[-1]
+    if k > width:
+        raise ConfigError(f"Sampler: top_k = {k} but there are {width} tokens; use at most that, or 0 for all.")
+    if k == width:
+        return Candidates(logits, None)
+    values, channels = logits.topk(k + 1, dim=-1)
+    threshold = values[..., k - 1 : k]
+    if not torch.any(values[..., k:] == threshold):
+        return Candidates(values[..., :k], channels[..., :k])
+    most = int((logits >= threshold).sum(-1).max())
+    values, channels = logits.topk(most, dim=-1)
+    return Candidates(values.masked_fill(values < threshold, -math.inf), channels)
+
+
+def _top_p(kept: Candidates, p: float) -> Candidates:
+    """Drop the least probable tokens whose cumulated probability is at most 1 - p; the last one always stays."""
+    if kept.channels is None:
+        values, channels = kept.values.sort(dim=-1)
+    else:
+        values, channels = kept.values.flip(-1), kept.channels.flip(-1)
+    drop = values.softmax(-1).cumsum_(-1) <= 1.0 - p
+    drop[..., -1] = False
+    return Candidates(values.masked_fill(drop, -math.inf), channels)
