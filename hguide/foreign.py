@@ -46,7 +46,7 @@ class Guide:
     def __init__(
         self,
         guidance: Guidance | str,
-        scales: Sequence[int] | Sequence[Grid] | Sequence[Scale],
+        scales: Sequence[int | Grid | Scale],
         channels: Categorical | Binary | None = None,
     ) -> None:
         self.guidance = parse(guidance) if isinstance(guidance, str) else guidance

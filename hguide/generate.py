@@ -46,17 +46,22 @@ class StepRecord:
     def keep(self) -> StepRecord:
         """A copy on the CPU that outlives the run; `decode` is called once, now."""
         image = self.decode().cpu()
-        draw = Draw(*(None if t is None else t.detach().cpu().clone() for t in vars(self.draw).values()))
+        extras = (self.draw.embedding, self.draw.confidence)
+        draw = Draw(_copy(self.draw.tokens), *(None if extra is None else _copy(extra) for extra in extras))
         return replace(
             self,
-            predictions={s: t.detach().cpu().clone() for s, t in self.predictions.items()},
-            logits=self.logits.detach().cpu().clone(),
+            predictions={s: _copy(t) for s, t in self.predictions.items()},
+            logits=_copy(self.logits),
             draw=draw,
             decode=lambda: image,
         )
 
 
 OnStep = Callable[[StepRecord], None]
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True)
 
 
 @torch.no_grad()
@@ -136,37 +141,35 @@ def run(
     lenders = {name: lender for name, lender in (models or {}).items() if lender is not generator}
     last_use = _plan(generator, guidance, negative, models or {})
 
-    def begin(runner: ScaleGenerator, name: str) -> Any:
-        streams = {stream.by("main"): last for stream, last in last_use.items() if stream.model == name}
-        return runner.begin(conditions, streams, noise, negative)
+    def server(stream: Stream) -> str:
+        return stream.model if stream.model in lenders else "main"
 
-    itself = [name for name, model in (models or {}).items() if model is generator]
-    own = {
-        stream.by("main"): max(last, last_use.get(stream.by("main"), -1))
-        for stream, last in last_use.items()
-        if stream.model == "main" or stream.model in itself
-    }
-    state = generator.begin(conditions, own, noise, negative)
-    lent = {name: begin(lender, name) for name, lender in lenders.items() if name in {s.model for s in last_use}}
+    servers = {name: lenders.get(name, generator) for name in dict.fromkeys(map(server, last_use))}
+    states = {}
+    for name, model in servers.items():
+        streams: dict[Stream, int] = {}
+        for stream, last in last_use.items():
+            if server(stream) == name:
+                streams[stream.by("main")] = max(last, streams.get(stream.by("main"), 0))
+        states[name] = model.begin(conditions, streams, noise, negative)
+    state = states["main"]
     memory: Mapping[Any, Any] = {}
     while (step := generator.next_step(state)) is not None:
         asked = guidance.asks(COND, step)
         weights = guidance.weights(COND, step)
         twin_weights = _by_main_twin(weights)
-        predictions = {}
-        for name in dict.fromkeys(stream.model for stream in asked):
-            wanted = {stream.by("main"): stream for stream in asked if stream.model == name}
-            lender = name in lenders
-            model, model_state = (lenders[name], lent[name]) if lender else (generator, state)
-            logits = model.predict(model_state, step, tuple(wanted), {} if lender else twin_weights)
-            predictions.update({wanted[stream]: values for stream, values in logits.items() if stream in wanted})
+        predictions: dict[Stream, Tensor] = {}
+        for name in dict.fromkeys(map(server, asked)):
+            own = [stream for stream in asked if server(stream) == name]
+            wanted = tuple(dict.fromkeys(stream.by("main") for stream in own))
+            logits = servers[name].predict(states[name], step, wanted, twin_weights if name == "main" else {})
+            predictions.update({stream: logits[stream.by("main")] for stream in own if stream.by("main") in logits})
         _check_shapes(generator, step, asked, predictions, len(conditions))
         guided, memory = guidance.apply(predictions, step, memory)
         _check_finite(guided, predictions, step)
         draw = generator.sample(state, step, guided, sampler, twin_weights)
-        generator.advance(state, step, draw)
-        for name, lender_state in lent.items():
-            lenders[name].advance(lender_state, step, draw)
+        for name, model in servers.items():
+            model.advance(states[name], step, draw)
         if on_step is not None:
             seeds = noise.seeds if isinstance(noise, SeededNoise) else ()
             decode = lambda: generator.decode(state)  # noqa: E731

@@ -148,9 +148,7 @@ class ScaleGenerator(ABC):
         return list(condition)
 
     @abstractmethod
-    def begin(
-        self, condition: Sequence[Any], streams: Mapping[Stream, int], noise: Noise, negative: Any = None
-    ) -> Any:
+    def begin(self, condition: Sequence[Any], streams: Mapping[Stream, int], noise: Noise, negative: Any = None) -> Any:
         """The state of a new run.
 
         Args:
@@ -182,9 +180,7 @@ class ScaleGenerator(ABC):
         """
 
     @abstractmethod
-    def sample(
-        self, state: Any, step: Step, logits: Tensor, sampler: Sampler, weights: Mapping[Stream, float]
-    ) -> Draw:
+    def sample(self, state: Any, step: Step, logits: Tensor, sampler: Sampler, weights: Mapping[Stream, float]) -> Draw:
         """Draw from guided logits through the sampler; `logits` are left as they are."""
 
     @abstractmethod

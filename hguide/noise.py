@@ -113,17 +113,17 @@ class SeededNoise(Noise):
             for word in words:
                 key = _mix((key + (word + 1) * _GOLDEN) & _MASK)
             keys.append(_signed(key))
-        key = torch.tensor(keys, dtype=torch.int64, device=self.device)[:, None, None]
+        start = torch.tensor(keys, dtype=torch.int64, device=self.device)[:, None, None]
         if isinstance(positions, int):
             place = torch.arange(positions, device=self.device)[None, :, None]
         else:
             place = positions.to(self.device, torch.int64)[:, :, None]
         if isinstance(channels, int):
-            channel = torch.arange(channels, device=self.device)[None, None, :]
+            tokens = torch.arange(channels, device=self.device)[None, None, :]
         else:
-            channel = channels.to(self.device, torch.int64)
-        row = place * _signed((_GOLDEN << 32) & _MASK) + key
-        return _mix_(channel.mul(_signed(_GOLDEN)) + row)
+            tokens = channels.to(self.device, torch.int64)
+        row = place * _signed((_GOLDEN << 32) & _MASK) + start
+        return _mix_(tokens * _signed(_GOLDEN) + row)
 
     def uniform(self, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor) -> Tensor:
         """Uniform in (0, 1) with 23 bits: 24 would round to 1.0 in float32."""

@@ -51,7 +51,9 @@ class Registry(Generic[T]):
             RegistryError: the name is taken, or the text is not `module:attr`.
         """
         if name in self._entries:
-            raise RegistryError(f"{self.kind} {name!r} is registered already ({self.origin(name)}); choose another name.")
+            raise RegistryError(
+                f"{self.kind} {name!r} is registered already ({self.origin(name)}); choose another name."
+            )
         if isinstance(entry, str) and entry.count(":") != 1:
             raise RegistryError(f"a lazy {self.kind} is written 'module:attr', got {entry!r}.")
         self._entries[name] = entry

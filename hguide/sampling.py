@@ -125,7 +125,7 @@ class Sampler:
         chosen = best if kept.channels is None else kept.channels.gather(-1, best)
         return chosen.squeeze(-1)
 
-    def categorical(self, logits: Tensor, noise: Noise, step: Step, purpose: str = "token") -> Int[Tensor, "b *grid"]:
+    def categorical(self, logits: Tensor, noise: Noise, step: Step, purpose: str = "token") -> Int[Tensor, "*shape"]:
         """Filter and draw: tokens of the shape of `logits` without its channels."""
         return self.draw(self.candidates(logits, step), noise, step, purpose).reshape(logits.shape[:-1])
 
@@ -179,7 +179,7 @@ class Replay(Sampler):
         """The recorded tokens."""
         return self._recorded(step, kept.values.shape[:-1], kept.values.device)
 
-    def categorical(self, logits: Tensor, noise: Noise, step: Step, purpose: str = "token") -> Int[Tensor, "b *grid"]:
+    def categorical(self, logits: Tensor, noise: Noise, step: Step, purpose: str = "token") -> Int[Tensor, "*shape"]:
         """The recorded tokens."""
         return self._recorded(step, logits.shape[:-1], logits.device)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,9 +14,6 @@ from hguide.errors import ConfigError
 from hguide.grids import Step
 from hguide.registry import Registry
 from hguide.streams import COND, Stream
-
-if TYPE_CHECKING:
-    from hguide.guidance.compose import Chain, Sum
 
 __all__ = ["Guidance", "LinearMethod", "Memory", "Method", "Predictor", "combine", "registry"]
 
@@ -77,12 +74,12 @@ class Guidance(ABC):
         guided = self.bind(predictions.__getitem__, step, memory, learned)(stream)
         return guided, {**memory, **learned}
 
-    def __or__(self, other: Guidance) -> Chain:
+    def __or__(self, other: Guidance) -> Guidance:
         from hguide.guidance.compose import chain
 
         return chain(self, other) if isinstance(other, Guidance) else NotImplemented
 
-    def __add__(self, other: Guidance) -> Sum:
+    def __add__(self, other: Guidance) -> Guidance:
         from hguide.guidance.compose import add
 
         return add(self, other) if isinstance(other, Guidance) else NotImplemented

@@ -164,7 +164,7 @@ def _value_text(value: Any) -> str:
 
 
 def _options(cls: type) -> dict[str, Field[Any]]:
-    return {field.name: field for field in sorted(fields(cls), key=lambda field: field.kw_only) if field.init}
+    return {field.name: field for field in sorted(fields(cls), key=lambda field: bool(field.kw_only)) if field.init}
 
 
 def _default(field: Field[Any]) -> Any:

@@ -89,8 +89,11 @@ class SeparablePrior(LinearPrior):
 
     def matrix(self, source: Grid, target: Grid, step: Step | None = None) -> Float64[Tensor, "HW hw"]:
         """The sum of the Kronecker products of the factors; see `LinearPrior`."""
-        first, *rest = (torch.kron(y, x) for y, x in self.factors(source, target, step))
-        return sum(rest, start=first)
+        rows, columns = target[0] * target[1], source[0] * source[1]
+        total = torch.zeros(rows, columns, dtype=torch.float64, device="cpu")
+        for y, x in self.factors(source, target, step):
+            total += torch.einsum("Hh,Ww->HWhw", y, x).reshape(rows, columns)
+        return total
 
 
 registry: Registry[Prior] = Registry("prior", "hguide.priors")

@@ -14,9 +14,9 @@ from hguide.priors.base import LinearPrior, SeparablePrior
 
 __all__ = ["Factors", "Operator", "operator"]
 
-# Measured on CPU, float32: factors win from 1.75 times fewer multiplications on maps of 10x10 and more. On other
+# Measured on CPU, float32: factors win from twice fewer multiplications on maps of 10x10 and more. On other
 # devices one dense product is the cheaper launch until the difference is large.
-_CPU_ADVANTAGE, _DEVICE_ADVANTAGE, _SMALLEST_MAP = 1.75, 4.0, 100
+_CPU_ADVANTAGE, _DEVICE_ADVANTAGE, _SMALLEST_MAP = 2.0, 4.0, 100
 
 
 @dataclass(frozen=True, eq=False)

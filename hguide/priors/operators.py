@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -16,14 +15,14 @@ from hguide.priors.compiled import Factors, Operator, operator
 __all__ = ["Factors", "Operator", "apply", "extrapolate", "extrapolate_rows", "operator"]
 
 # Bytes of the intermediate map between two factors: what stays near the core on CPU, what is cheap to hold elsewhere.
-_CPU_WORKSPACE, _DEVICE_WORKSPACE = 8 << 20, 256 << 20
+_CPU_WORKSPACE, _DEVICE_WORKSPACE = 16 << 20, 256 << 20
 
 
 def apply(matrix: Operator, logits: Float[Tensor, "*batch h w v"], target: Grid) -> Float[Tensor, "*batch H W v"]:
     """P l for each channel.
 
     Args:
-        matrix: the compiled prior.
+        matrix: the compiled prior, dense or factors.
         logits: `(..., h, w, v)`.
         target: `(H, W)`.
 
@@ -34,7 +33,7 @@ def apply(matrix: Operator, logits: Float[Tensor, "*batch h w v"], target: Grid)
         ShapeError: the matrix was compiled for other grids.
     """
     *batch, height, width, channels = logits.shape
-    _require_grids(matrix, (height, width), target[0] * target[1])
+    _require_grids(matrix, (height, width), target)
     maps = logits.reshape(-1, height * width, channels).to(matrix.dtype)
     with _no_autocast(logits):
         carried = _factored(matrix, maps) if isinstance(matrix, Factors) else torch.matmul(matrix, maps)
@@ -56,9 +55,9 @@ def extrapolate(
     Args:
         logits: the map of this step.
         previous: the map of the step before, on its own grid.
-        matrix: the prior compiled for the two grids.
+        matrix: the prior compiled for the two grids, dense or factors.
         beta: strength; at 0 the result is `logits` itself, or its copy in `out`.
-        out: contiguous result, written in place; it may be `logits`.
+        out: contiguous result, written in place; it may be `logits`, but not share memory with `previous`.
 
     Returns:
         `(b, h, w, v)` in the dtype of `logits`: `out` where given.
@@ -67,7 +66,7 @@ def extrapolate(
         ShapeError: grids differ from those of the matrix, or `out` does not fit.
     """
     batch, height, width, channels = logits.shape
-    _require_grids(matrix, (previous.shape[1], previous.shape[2]), height * width)
+    _require_grids(matrix, (previous.shape[1], previous.shape[2]), (height, width))
     if out is not None and (out.shape != logits.shape or out.dtype != logits.dtype or not out.is_contiguous()):
         raise ShapeError(
             f"out must be contiguous, {tuple(logits.shape)} {logits.dtype}; got {tuple(out.shape)} {out.dtype}."
@@ -106,7 +105,7 @@ def extrapolate_rows(
         logits: the logits at `positions`.
         positions: flat positions on the matrix's target grid; their order may differ between samples.
         previous: the full map of the step before.
-        matrix: the prior compiled for the two grids.
+        matrix: the prior compiled for the two grids, dense or factors.
         beta: strength; at 0 the result is `logits` itself.
 
     Returns:
@@ -115,7 +114,7 @@ def extrapolate_rows(
     Raises:
         ShapeError: the map before lies on another grid than the matrix's source.
     """
-    _require_grids(matrix, (previous.shape[1], previous.shape[2]), matrix.shape[0])
+    _require_grids(matrix, (previous.shape[1], previous.shape[2]), None)
     if beta == 0:
         return logits
     rows = matrix[positions]
@@ -138,46 +137,56 @@ def _factored(matrix: Factors, maps: Tensor) -> Tensor:
     batch, _, channels = maps.shape
     (height, width), (_, columns) = matrix.source, matrix.target
     wide = torch.matmul(matrix.across, maps.view(batch, height, width, channels))
-    return torch.matmul(matrix.down, wide.view(batch, -1, columns * channels)).view(batch, -1, channels)
+    return torch.matmul(matrix.down, wide.reshape(batch, -1, columns * channels)).reshape(batch, -1, channels)
 
 
 def _extrapolate_factored(flat: Tensor, before: Tensor, matrix: Factors, beta: float, result: Tensor) -> None:
     """The update through factors, per sample and slice of channels, so that what lies between stays in the cache."""
     (height, width), (rows, columns) = matrix.source, matrix.target
     batch, _, channels = flat.shape
-    step = _slice_width(matrix, channels)
     across = matrix.across.expand(height, *matrix.across.shape)
+    size = _slice_width(matrix, channels)
+    # Two buffers for the whole call: fresh ones per product cost page faults.
+    wide_buffer = matrix.across.new_empty(height * across.shape[1] * size)
+    prior_buffer = matrix.across.new_empty(rows * columns * size)
     for sample in range(batch):
-        old, now, new = before[sample], flat[sample], result[sample]
-        for part in _slices(channels, step):
-            size = part.stop - part.start
-            wide = torch.bmm(across, old[:, part].reshape(height, width, size).to(matrix.dtype))
-            prior = torch.mm(matrix.down, wide.view(-1, columns * size)).view(rows * columns, size)
+        for start in range(0, channels, size):
+            part = slice(start, min(start + size, channels))
+            old, now, new = before[sample][:, part], flat[sample][:, part], result[sample][:, part]
+            count = old.shape[1]
+            wide = wide_buffer[: height * across.shape[1] * count].view(height, -1, count)
+            prior = prior_buffer[: rows * columns * count].view(rows, -1)
+            torch.bmm(across, old.reshape(height, width, count).to(matrix.dtype), out=wide)
+            torch.mm(matrix.down, wide.view(-1, columns * count), out=prior)
+            prior = prior.view(-1, count)
             # lerp(P, l, 1 + beta) = l + beta (l - P), one pass over both.
             if now.dtype == matrix.dtype:
-                torch.lerp(prior, now[:, part], 1.0 + beta, out=new[:, part])
+                torch.lerp(prior, now, 1.0 + beta, out=new)
             else:
-                new[:, part] = torch.lerp(prior, now[:, part].to(matrix.dtype), 1.0 + beta)
+                new.copy_(torch.lerp(prior, now.to(matrix.dtype), 1.0 + beta))
 
 
 def _slice_width(matrix: Factors, channels: int) -> int:
-    """Channels per slice, a multiple of 64, such that the intermediate map fits the workspace."""
+    """Channels per slice: about equal slices, the intermediate map of each within the workspace."""
     workspace = _CPU_WORKSPACE if matrix.across.device.type == "cpu" else _DEVICE_WORKSPACE
     per_channel = matrix.source[0] * matrix.across.shape[0] * matrix.across.element_size()
-    return min(channels, max(128, workspace // per_channel // 64 * 64))
+    count = max(1, min(-(-channels * per_channel // workspace), channels // 128))
+    return -(-channels // count)
 
 
-def _slices(channels: int, step: int) -> Iterator[slice]:
-    return (slice(start, min(start + step, channels)) for start in range(0, channels, step))
-
-
-def _require_grids(matrix: Operator, source: Grid, target: int) -> None:
-    if tuple(matrix.shape) != (target, source[0] * source[1]) or (
-        isinstance(matrix, Factors) and matrix.source != source
-    ):
+def _require_grids(matrix: Operator, source: Grid, target: Grid | None) -> None:
+    compiled: tuple[object, object]
+    given: tuple[object, object]
+    if isinstance(matrix, Factors):
+        compiled, given = (matrix.source, matrix.target), (source, target or matrix.target)
+    else:
+        rows, columns = matrix.shape
+        compiled, given = (columns, rows), (source[0] * source[1], target[0] * target[1] if target else rows)
+    if compiled != given:
+        sizes = f"{source[0]}x{source[1]} -> {target[0]}x{target[1]}" if target else f"{source[0]}x{source[1]}"
         raise ShapeError(
-            f"the matrix is compiled for {matrix.shape[1]} -> {matrix.shape[0]} positions, "
-            f"but the maps have {source[0]}x{source[1]} and {target}; compile it for these grids."
+            f"the prior is compiled for {compiled[0]} -> {compiled[1]}, but the maps are {sizes}; "
+            "compile it for these grids."
         )
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from hguide.grids import Grid
+from hguide.errors import ConfigError
 from hguide.priors.dct import dct_resample
 
 __all__ = ["band_size", "fuse_wavelet", "wavelet_band", "wavelet_modes", "wavelet_names"]
@@ -78,6 +78,8 @@ def fuse_wavelet(
     import pywt
     import torch_dct
 
+    for axis in interpolated.shape[-2:]:
+        _sizes(axis, wavelet, mode, levels)
     details = []
     band = interpolated.cpu().numpy()
     for _ in range(levels):
@@ -86,9 +88,9 @@ def fuse_wavelet(
         details.append((size, detail))
     coarse = torch_dct.dct_2d(previous.cpu(), norm="ortho")
     spectrum = coarse.new_zeros(band.shape)
-    low: Grid = (min(coarse.shape[-2], band.shape[-2]), min(coarse.shape[-1], band.shape[-1]))
+    low_y, low_x = (min(sizes) for sizes in zip(coarse.shape[-2:], band.shape[-2:], strict=True))
     keeps_constants = sqrt(band.shape[-2] * band.shape[-1] / (coarse.shape[-2] * coarse.shape[-1]))
-    spectrum[..., : low[0], : low[1]] = keeps_constants * coarse[..., : low[0], : low[1]]
+    spectrum[..., :low_y, :low_x] = keeps_constants * coarse[..., :low_y, :low_x]
     band = gain * 2.0**levels * torch_dct.idct_2d(spectrum, norm="ortho").numpy()
     for (height, width), detail in reversed(details):
         band = pywt.idwt2((band, detail), wavelet, mode)[..., :height, :width]
@@ -96,11 +98,20 @@ def fuse_wavelet(
 
 
 def _sizes(size: int, wavelet: str, mode: str, levels: int) -> list[int]:
-    """Length of an axis and of its approximation band after each level."""
+    """Length of an axis and of its approximation band after each level.
+
+    Raises:
+        ConfigError: an axis of one value cannot be reflected.
+    """
     import pywt
 
     filter_length = pywt.Wavelet(wavelet).dec_len
     sizes = [size]
-    for _ in range(levels):
+    for level in range(levels):
+        if sizes[-1] == 1 and mode in ("reflect", "antireflect"):
+            raise ConfigError(
+                f"dse: mode {mode!r} cannot extend an axis of one value (axis of {size}, level {level + 1}); "
+                "use another mode, for instance symmetric, or fewer levels."
+            )
         sizes.append(pywt.dwt_coeff_len(sizes[-1], filter_length, mode))
     return sizes

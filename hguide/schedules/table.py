@@ -25,7 +25,7 @@ class Table(Schedule):
     2.0
     """
 
-    values: tuple[float, ...] = ()
+    values: tuple[float, ...] | list[float] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", tuple(self.values))

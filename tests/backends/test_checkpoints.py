@@ -1,33 +1,24 @@
-"""Files of weights: what is read, what is refused and how it is said, and model sizes read off weights."""
+"""Files of weights: what is read, what is refused and how it is said."""
 
 from __future__ import annotations
 
 import io
-import json
 import os
 import pickle
-import sys
-import types
 import warnings
 from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from hguide.backends.checkpoints import check_keys, load_into, read_metadata, read_state_dict, save_safetensors
-from hguide.backends.conv_autoencoder import AutoencoderConfig
-from hguide.backends.hub import OFFICIAL_FILES, fetch
-from hguide.backends.var.infer_config import infer_tokenizer_config, infer_transformer_config
-from hguide.backends.var.tokenizer import UNUSED_KEYS, TokenizerConfig, VARTokenizer
 from hguide.errors import CheckpointError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "var"
 STATE = OrderedDict(weight=torch.arange(6.0).view(2, 3), bias=torch.tensor([1.0, -1.0]), index=torch.tensor([3, 4]))
-SCHEDULE = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
-SCHEDULE_512 = (1, 2, 3, 4, 6, 9, 13, 18, 24, 32)
 
 
 def same(state, wanted):
@@ -287,193 +278,3 @@ def test_loading_keeps_the_modules_dtype_on_the_meta_device_too():
         half["bias"].fill_(7)
         assert module.bias.tolist() == [1.0, 1.0]
         half["bias"].fill_(1)
-
-
-# Sizes read off weights
-
-
-def meta(name):
-    shapes = json.loads((GOLDEN / name).read_text())
-    return {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
-
-
-@pytest.mark.parametrize(
-    ("name", "depth", "patch_nums"),
-    [
-        ("d16", 16, SCHEDULE),
-        ("d20", 20, SCHEDULE),
-        ("d24", 24, SCHEDULE),
-        ("d30", 30, SCHEDULE),
-        ("d36_512", 36, SCHEDULE_512),
-    ],
-)
-@pytest.mark.parametrize("levels", [True, False])
-def test_published_transformers_are_recognised(name, depth, patch_nums, levels):
-    state = meta(f"manifest_{name}.json")
-    if levels:
-        state["lvl_1L"] = torch.cat([torch.full((p * p,), k) for k, p in enumerate(patch_nums)]).view(1, -1)
-    else:
-        del state["lvl_1L"]
-    config = infer_transformer_config(state)
-    assert config.patch_nums == patch_nums
-    assert (config.depth, config.width, config.heads) == (depth, 64 * depth, depth)
-    assert (config.classes, config.vocabulary, config.latent_channels) == (1000, 4096, 32)
-    assert (config.l2_norm, config.shared_adaln, config.mlp_ratio) == (True, name == "d36_512", 4.0)
-
-
-@pytest.mark.parametrize("run", ["adaln", "saln"])
-def test_small_transformers_are_recognised_by_their_levels(run):
-    wanted = json.loads((GOLDEN / run / "config.json").read_text())
-    state = load_file(GOLDEN / run / "weights_var.safetensors")
-    config = infer_transformer_config(state)
-    assert list(config.patch_nums) == wanted["patch_nums"]
-    assert (config.depth, config.width, config.heads) == (wanted["depth"], wanted["embed_dim"], wanted["num_heads"])
-    assert (config.classes, config.vocabulary) == (wanted["num_classes"], wanted["vocab_size"])
-    assert (config.latent_channels, config.shared_adaln) == (wanted["z_channels"], wanted["shared_aln"])
-    del state["lvl_1L"]
-    assert infer_transformer_config(state, tuple(wanted["patch_nums"])) == config
-    with pytest.raises(CheckpointError, match=r"do not tell their schedule.*pass patch_nums"):
-        infer_transformer_config(state)
-    with pytest.raises(CheckpointError, match=r"patch_nums \(1, 2\) have 2 and 5"):
-        infer_transformer_config(state, (1, 2))
-
-
-def test_plain_attention_has_heads_of_64_channels_unless_told():
-    state = {name: value for name, value in meta("manifest_d16.json").items() if "scale_mul" not in name}
-    config = infer_transformer_config(state)
-    assert (config.l2_norm, config.heads) == (False, 16)
-    assert infer_transformer_config(state, heads=8).heads == 8
-    with pytest.raises(CheckpointError, match="multiple of heads"):
-        infer_transformer_config(state, heads=7)
-
-
-def test_the_published_tokenizer_is_recognised():
-    assert infer_tokenizer_config(meta("manifest_vae.json")) == TokenizerConfig()
-    assert infer_tokenizer_config(meta("manifest_vae.json"), SCHEDULE_512).patch_nums == SCHEDULE_512
-
-
-def test_a_small_tokenizer_is_recognised_and_loaded_strictly():
-    state = read_state_dict(GOLDEN / "adaln" / "weights_vae.safetensors")
-    config = infer_tokenizer_config(state, (1, 2, 3, 5))
-    assert config == TokenizerConfig(AutoencoderConfig(32, (1, 1, 2), 1, 8), 64, (1, 2, 3, 5))
-    with torch.device("meta"):
-        module = VARTokenizer(config)
-    load_into(module, state, UNUSED_KEYS)
-    assert module.decode([torch.zeros(1, p, p, dtype=torch.int64) for p in config.patch_nums]).isfinite().all()
-    with pytest.raises(CheckpointError, match=r"unexpected: quantize\.ema_vocab_hit_SV"):
-        load_into(module, state)
-
-
-def test_weights_of_the_other_half_are_told_apart():
-    with pytest.raises(CheckpointError, match=r"not the weights of a VAR transformer: 'pos_start' is missing"):
-        infer_transformer_config(meta("manifest_vae.json"))
-    with pytest.raises(CheckpointError, match=r"not the weights of a VAR tokenizer: 'encoder.conv_in.weight'"):
-        infer_tokenizer_config(meta("manifest_d16.json"))
-    with pytest.raises(CheckpointError, match="4 dimensions, found"):
-        infer_tokenizer_config({"encoder.conv_in.weight": torch.zeros(3)})
-
-
-def test_widths_that_no_tokenizer_has_are_refused():
-    state = meta("manifest_vae.json")
-    state["encoder.conv_in.weight"] = torch.empty(96, 3, 3, 3, device="meta")
-    with pytest.raises(CheckpointError, match="no multiples of its first, 96"):
-        infer_tokenizer_config(state)
-
-
-# Where files come from
-
-
-def test_local_files_and_folders(tmp_path):
-    for name in ("a.pth", "notes.txt"):
-        (tmp_path / name).write_bytes(b"")
-    assert fetch(tmp_path / "a.pth") == tmp_path / "a.pth"
-    assert fetch(tmp_path) == tmp_path / "a.pth"
-    assert fetch(str(tmp_path), "a.pth") == tmp_path / "a.pth"
-    with pytest.raises(CheckpointError, match=r"b\.pth: no such file"):
-        fetch(tmp_path, "b.pth")
-    (tmp_path / "b.pth").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"say which file.*a\.pth, b\.pth"):
-        fetch(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["weights/absent.pth", "./absent.pth", "var-d61", "a/b/c"])
-def test_names_that_are_nowhere(name):
-    with pytest.raises(CheckpointError, match=r"no such file, nor an official name.*Known: var-d16"):
-        fetch(name)
-
-
-def test_misspelt_official_names_get_a_hint():
-    with pytest.raises(CheckpointError, match="did you mean 'var-d36'"):
-        fetch("var-d3-6")
-
-
-def test_a_repository_needs_a_file():
-    with pytest.raises(CheckpointError, match=r"say which file.*var_d16\.pth"):
-        fetch("FoundationVision/var")
-
-
-def hub(monkeypatch, download):
-    errors = types.ModuleType("huggingface_hub.errors")
-    errors.EntryNotFoundError = type("EntryNotFoundError", (Exception,), {})
-    errors.LocalEntryNotFoundError = type("LocalEntryNotFoundError", (errors.EntryNotFoundError,), {})
-    errors.RepositoryNotFoundError = type("RepositoryNotFoundError", (Exception,), {})
-    client = types.ModuleType("huggingface_hub")
-    client.hf_hub_download = download
-    client.errors = errors
-    monkeypatch.setitem(sys.modules, "huggingface_hub", client)
-    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
-    return errors
-
-
-def test_downloads_ask_for_repository_file_and_revision(monkeypatch):
-    asked = []
-
-    def download(repository, file, revision=None):
-        asked.append((repository, file, revision))
-        return "/cache/file.pth"
-
-    hub(monkeypatch, download)
-    assert fetch("var-d16") == Path("/cache/file.pth")
-    fetch("var-vae", revision="abc")
-    fetch("org/name", "w.safetensors", "main")
-    assert asked == [
-        ("FoundationVision/var", "var_d16.pth", None),
-        ("FoundationVision/var", "vae_ch160v4096z32.pth", "abc"),
-        ("org/name", "w.safetensors", "main"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        ("LocalEntryNotFoundError", "not in the local cache, and the hub cannot be reached"),
-        ("EntryNotFoundError", "the repository has no such file"),
-        ("RepositoryNotFoundError", "no such repository"),
-        (None, r"download failed \(timed out\)"),
-    ],
-)
-def test_failed_downloads_say_why_in_one_line(monkeypatch, error, message):
-    def download(*args, **options):
-        raise (getattr(errors, error) if error else TimeoutError)("timed out\nsecond line")
-
-    errors = hub(monkeypatch, download)
-    with pytest.raises(CheckpointError, match=rf"FoundationVision/var/var_d30\.pth at v1: .*{message}") as raised:
-        fetch("var-d30", revision="v1")
-    one_line(raised)
-
-
-def test_without_the_hub_extra_the_message_names_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(CheckpointError, match=r"pip install 'hguide\[hub\]'"):
-        fetch("var-d16")
-
-
-def test_the_real_client_has_the_names_used_here():
-    pytest.importorskip("huggingface_hub")
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    assert callable(hf_hub_download)
-    assert issubclass(LocalEntryNotFoundError, EntryNotFoundError)
-    assert not issubclass(RepositoryNotFoundError, EntryNotFoundError)
-    assert all("/" in repository for repository, _ in OFFICIAL_FILES.values())

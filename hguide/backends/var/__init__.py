@@ -5,4 +5,13 @@ from hguide.backends.var.generator import VAR, VARState
 from hguide.backends.var.tokenizer import TokenizerConfig, VARTokenizer
 from hguide.backends.var.transformer import TransformerConfig, VARTransformer
 
-__all__ = ["VAR", "Edit", "TokenizerConfig", "TransformerConfig", "VARState", "VARTokenizer", "VARTransformer", "box_mask"]
+__all__ = [
+    "VAR",
+    "Edit",
+    "TokenizerConfig",
+    "TransformerConfig",
+    "VARState",
+    "VARTokenizer",
+    "VARTransformer",
+    "box_mask",
+]

@@ -94,7 +94,7 @@ class VAR(ScaleGenerator):
         self.edit: Edit | None = None
 
     @cached_property
-    def tokenizer_hash(self) -> str:  # type: ignore[override]
+    def tokenizer_hash(self) -> str:
         """Of the tokenizer's weights."""
         return tokenizer_hash(self.tokenizer)
 

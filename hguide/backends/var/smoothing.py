@@ -29,9 +29,7 @@ def soft_weights(kept: Candidates, noise: Noise, step: Step) -> Float[Tensor, "b
     return ((kept.values * (1.0 + ratio) + gumbel) / smooth_temperature(step)).softmax(-1)
 
 
-def soft_codes(
-    kept: Candidates, noise: Noise, step: Step, codebook: Float[Tensor, "v c"]
-) -> Float[Tensor, "b c h w"]:
+def soft_codes(kept: Candidates, noise: Noise, step: Step, codebook: Float[Tensor, "v c"]) -> Float[Tensor, "b c h w"]:
     """The codes mixed by `soft_weights`, on the full map of the step."""
     weights = soft_weights(kept, noise, step).to(codebook.dtype)
     if kept.channels is None:

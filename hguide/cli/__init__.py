@@ -1,0 +1,5 @@
+"""The command line: `hguide COMMAND`."""
+
+from hguide.cli.main import main
+
+__all__ = ["main"]

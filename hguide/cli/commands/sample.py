@@ -1,0 +1,187 @@
+"""`hguide sample`: one PNG per condition and seed."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hguide.cli.lists import Listed
+from hguide.cli.options import add_model, add_sampling
+from hguide.cli.parser import add_flag
+from hguide.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hguide.cli.batches import Pair
+    from hguide.cli.settings import Settings
+    from hguide.generator import ScaleGenerator
+
+HELP = """
+Samples images, one PNG per class (or prompt) and seed, named after both, with guidance, seed, model, sampler and
+condition in its text chunks. The same command run again continues where it stopped: files with the same settings are
+left as they are; a file with other settings stops it before anything is sampled, unless --overwrite.
+--from PNG repeats a sampled image exactly and compares it with the file (exit code 1 where they differ).
+"""
+EXAMPLES = """
+hguide sample --classes airplane,beach --seeds 0-7 --guidance "cfg(1.5) | ssg(1.0)"
+hguide sample --classes 0-20 --seeds 0-49 --pair --out set --npz set.npz
+hguide sample --model var_d16.pth --classes 207 --seeds 0-15 --guidance "cfg(4)" --top-k 900 --top-p 0.95
+hguide sample --from samples/beach_000003.png
+hguide sample --config settings.yaml --seeds seeds.txt
+"""
+
+
+def add_arguments(parser: Any) -> None:
+    """Options of `hguide sample`."""
+    add_model(parser)
+    parser.add_argument("--guidance", type=str, default="cfg(1.5) | ssg(1.0)", help="text form; none for none.")
+    parser.add_argument("--classes", type=Listed | None, default=None, help="names, numbers, 0-7 or a file; all.")
+    parser.add_argument("--prompts", type=str | list[str] | None, default=None, help="a text, a list or a file.")
+    parser.add_argument("--negative", type=int | str | None, default=None, help="content of the null condition.")
+    parser.add_argument("--seeds", type=Listed, default="0-7", help="numbers, ranges as 0-7,12, or a file.")
+    add_flag(parser, "pair", False, "seed by seed through the classes in turn, not every class with every seed.")
+    parser.add_argument("--out", type=str, default="samples", help="folder of the PNGs.")
+    parser.add_argument("--npz", type=str | None, default=None, help="also all images as arr_0, NHWC bytes (ADM).")
+    parser.add_argument("--from", type=str | None, default=None, dest="source", help="a sampled PNG to repeat.")
+    add_flag(parser, "overwrite", False, "replace files that hold other settings.")
+    add_sampling(parser, batch_size=16)
+
+
+def run(options: Any) -> int:
+    """Sample what is missing, or repeat a PNG."""
+    if options.source is not None:
+        from hguide.cli.repeat import repeat
+
+        return repeat(Path(options.source).expanduser(), options)
+    from hguide.cli import lists
+    from hguide.cli.options import load_model, sampler_of, writable_folder
+    from hguide.guidance import parse
+    from hguide.provenance import device_facts, model_hash, sampler_facts, versions
+
+    from hguide.cli.settings import Settings
+
+    guidance, sampler, seeds = parse(options.guidance), sampler_of(options), lists.seeds(options.seeds)
+    out = writable_folder(options.out)
+    archive = _archive_path(options.npz)
+    generator = load_model(options)
+    conditions = lists.conditions(generator, options.classes, options.prompts)
+    general = Settings(
+        model=options.model,
+        tokenizer=options.tokenizer,
+        model_hash=model_hash(generator),
+        dtype=options.dtype,
+        guidance=str(guidance),
+        sampler=sampler_facts(sampler),
+        condition=None,
+        name="",
+        negative=options.negative,
+        seed=0,
+        deterministic=options.deterministic,
+        device=device_facts(generator.device),
+        versions=versions(),
+    )
+    wanted = {
+        out / file_name(settings): settings for settings in _each(generator, conditions, seeds, options.pair, general)
+    }
+    missing = _missing(wanted, options.overwrite)
+    _sample(generator, missing, guidance, sampler, options)
+    print(f"{len(missing)} sampled, {len(wanted) - len(missing)} there already: {out}")
+    if archive is not None:
+        _write_archive(archive, list(wanted))
+        print(archive)
+    return 0
+
+
+def file_name(settings: Settings) -> str:
+    """Condition and seed: beach_000003.png."""
+    name = re.sub(r"[^\w-]+", "-", settings.name).strip("-")[:80] or "image"
+    if len(settings.name) > 80:
+        import hashlib
+
+        name += "-" + hashlib.sha256(settings.name.encode()).hexdigest()[:8]
+    return f"{name}_{settings.seed:06d}.png"
+
+
+def _each(
+    generator: ScaleGenerator, conditions: Sequence[Any], seeds: Sequence[int], pair: bool, general: Settings
+) -> Iterator[Settings]:
+    from hguide.cli.lists import class_name
+
+    pairs: list[Pair] = [(condition, seed) for condition in conditions for seed in seeds]
+    if pair:
+        pairs = [(conditions[place % len(conditions)], seed) for place, seed in enumerate(seeds)]
+    for condition, seed in pairs:
+        yield replace(general, condition=condition, name=class_name(generator, condition), seed=seed)
+
+
+def _missing(wanted: dict[Path, Settings], overwrite: bool) -> dict[Path, Settings]:
+    """The files that are to be made; refuses where a file holds something else."""
+    from hguide.cli.settings import read_settings
+
+    missing, others = {}, []
+    for path, settings in wanted.items():
+        if overwrite or not path.exists():
+            missing[path] = settings
+            continue
+        try:
+            differs = read_settings(path).same_image(settings)
+        except ConfigError:
+            differs = ["no settings of ours"]
+        if differs:
+            others.append(f"{path} ({', '.join(differs)})")
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        raise ConfigError(
+            f"files with other settings are in the way: {'; '.join(others[:3])}{more}. "
+            "Choose another --out, or --overwrite."
+        )
+    return missing
+
+
+def _sample(
+    generator: ScaleGenerator, missing: dict[Path, Settings], guidance: Any, sampler: Any, options: Any
+) -> None:
+    from tqdm import tqdm
+
+    from hguide.cli.batches import batches, sample_batches
+    from hguide.images import to_uint8, write_png
+
+    pairs = [(settings.condition, settings.seed) for settings in missing.values()]
+    parts = batches(generator, pairs, options.batch_size, options.deterministic)
+    files = iter(missing.items())
+    with tqdm(total=len(pairs), unit="image", desc=str(guidance), file=sys.stderr) as progress:
+        for batch in sample_batches(generator, parts, guidance, sampler, negative=options.negative):
+            conditions, seeds = ([*each] for each in zip(*batch.pairs, strict=True))
+            for place, pixels in enumerate(to_uint8(batch.images)):
+                path, settings = next(files)
+                whole = replace(settings, conditions=conditions, seeds=seeds, place=place)
+                write_png(path, pixels, whole.chunks())
+            progress.update(len(batch.pairs))
+
+
+def _archive_path(given: str | None) -> Path | None:
+    from hguide.cli.options import writable_folder
+
+    if given is None:
+        return None
+    path = Path(given).expanduser()
+    if path.suffix != ".npz":
+        raise ConfigError(f"npz names a file that ends in .npz, got {given}.")
+    writable_folder(path.parent)
+    return path
+
+
+def _write_archive(archive: Path, files: Sequence[Path]) -> None:
+    """`arr_0` (n, H, W, 3) uint8 in the order of the files, as ADM's evaluator reads it."""
+    import io
+
+    import numpy as np
+
+    from hguide.images import read_png, write_bytes
+
+    buffer = io.BytesIO()
+    np.savez(buffer, arr_0=np.stack([read_png(file)[0] for file in files]))
+    write_bytes(archive, buffer.getvalue())

@@ -1,0 +1,112 @@
+"""Options that several commands share, and what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hguide.cli.parser import add_flag
+from hguide.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hguide.generator import ScaleGenerator
+    from hguide.sampling import Sampler
+
+__all__ = ["add_model", "add_sampling", "load_model", "sampler_of", "writable_folder"]
+
+DTYPES = ("float32", "bfloat16", "float16")
+Setting = float | list[float] | str
+
+
+def add_model(parser: Any, default: str = "landuse-var") -> None:
+    """Which model, where, in which precision."""
+    parser.add_argument("--model", type=str, default=default, help="bundled name, file, folder or hub id.")
+    parser.add_argument("--tokenizer", type=str | None, default=None, help="the tokenizer's file, where it is another.")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps.")
+    parser.add_argument("--dtype", type=str, default="float32", choices=DTYPES, help="of the network.")
+
+
+def add_sampling(
+    parser: Any, *, batch_size: int, temperature: Setting = 1.0, top_k: Setting = 0, top_p: Setting = 0.0
+) -> None:
+    """How tokens are drawn, how many images at once."""
+    each = "a number, one number per step, or a schedule as text"
+    parser.add_argument("--temperature", type=Setting, default=temperature, help=f"divides the logits; {each}.")
+    parser.add_argument("--top-k", type=Setting, default=top_k, help=f"most probable tokens kept, 0 for all; {each}.")
+    parser.add_argument("--top-p", type=Setting, default=top_p, help=f"probability mass kept, 0 for all; {each}.")
+    parser.add_argument("--batch-size", type=int, default=batch_size, help="images at once.")
+    add_flag(
+        parser,
+        "deterministic",
+        False,
+        "one image at a time: bit-equal whatever else is sampled (else a token near a tie may differ).",
+    )
+
+
+def load_model(options: Any) -> ScaleGenerator:
+    """The generator that the options of `add_model` name."""
+    import torch
+
+    from hguide.load import load
+
+    extra = {"tokenizer": options.tokenizer} if options.tokenizer else {}
+    if options.model == "toy":
+        return load("toy")
+    return load(options.model, device=_device(options.device), dtype=getattr(torch, options.dtype), **extra)
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"device {name!r} cannot be used here ({reason[:160]}); use --device auto or cpu.") from error
+    return device
+
+
+def sampler_of(options: Any) -> Sampler:
+    """The sampler that the options of `add_sampling` describe."""
+    from hguide.sampling import Sampler
+
+    if options.batch_size < 1:
+        raise ConfigError(f"batch-size is at least 1, got {options.batch_size}.")
+    return sampler_from({name: getattr(options, name) for name in ("temperature", "top_k", "top_p")})
+
+
+def sampler_from(settings: dict[str, Any]) -> Sampler:
+    """A sampler of numbers, lists and schedule texts, as `hguide.provenance.sampler_facts` writes them."""
+    from hguide.guidance import parse_schedule
+    from hguide.sampling import Sampler
+
+    values: dict[str, Any] = {}
+    for name, value in settings.items():
+        whole = name == "top_k" and isinstance(value, float) and value == int(value)
+        listed = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+        values[name] = parse_schedule(value) if isinstance(value, str) else int(value) if whole else listed
+    return Sampler(**values)
+
+
+def writable_folder(folder: str | Path) -> Path:
+    """The folder, made if need be; that files can be written there is tried before any work is done.
+
+    Raises:
+        ConfigError: it cannot be made or written to.
+    """
+    import tempfile
+
+    path = Path(folder).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ConfigError(f"cannot write to the folder {path}: {error.strerror or error}.") from error
+    return path

@@ -1,0 +1,141 @@
+"""`hguide parity DIR`: replay recorded runs of the official programs and compare every number."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from hguide.errors import ConfigError, HGuideError, near_matches
+from hguide.experiments.parity.folder import CONFIG, RECORDED, Folder, RecordedFile, read_json
+from hguide.experiments.parity.report import Comparison, Report
+
+__all__ = ["FAMILIES", "Family", "parity"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """The recorded files of one model family.
+
+    Args:
+        recognises: whether a folder's config.json is of this family; `{}` where the folder has none.
+        model: "module:name", made once per folder as `model(folder.path, folder.config)`.
+        replay: "module:name", `replay(file, folder, model) -> comparisons`, called for each file.
+    """
+
+    recognises: Callable[[Mapping[str, Any]], bool]
+    model: str
+    replay: str
+
+
+def _is_var(config: Mapping[str, Any]) -> bool:
+    # Files without a configuration (manifests, filters, the quantizer alone) are VAR's.
+    return not config or {"vocab_size", "z_channels", "ch", "ch_mult", "patch_nums"} <= config.keys()
+
+
+FAMILIES: tuple[tuple[str, Family], ...] = (
+    (
+        "var",
+        Family(_is_var, "hguide.experiments.parity.var_model:VARModel", "hguide.experiments.parity.var_folder:replay_file"),
+    ),
+)
+"""Tried in this order; further families add a line."""
+
+
+def parity(directory: Path, *, only: Sequence[str] = ()) -> Report:
+    """Replay every recorded case under a directory.
+
+    Cases, sizes and settings come from the config.json of each folder; weights lie beside it or are drawn by the
+    recipe. Each tensor found is compared, or listed as not compared with the reason.
+
+    Args:
+        directory: laid out like `golden/var`, or one folder of it.
+        only: cases to replay (`adaln/case`), folders (`adaln`) or patterns of them; all by default.
+
+    Returns:
+        The report; `ok` is False where something misses or nothing was compared.
+
+    Raises:
+        ConfigError: no such directory, or `only` names no case.
+    """
+    from tqdm import tqdm
+
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise ConfigError(f"parity: {directory} is not a directory.")
+    folders = _folders(directory, only)
+    comparisons: list[Comparison] = []
+    progress = tqdm(total=sum(len(each.files) for each in folders), unit="file", file=sys.stderr, disable=None)
+    with progress:
+        for folder in folders:
+            for file, found in _replay(folder):
+                comparisons.extend(found)
+                progress.set_postfix_str(file.case, refresh=False)
+                progress.update()
+    return Report(str(directory), tuple(comparisons))
+
+
+def _folders(directory: Path, only: Sequence[str]) -> list[Folder]:
+    paths = [path for path in sorted(directory.rglob("*")) if path.suffix in RECORDED and path.is_file()]
+    files = [RecordedFile(path, path.relative_to(directory).with_suffix("").as_posix()) for path in paths]
+    files = [file for file in files if not _is_settings(file.path)]
+    unknown = [wanted for wanted in only if not any(_wanted(file.case, wanted) for file in files)]
+    if unknown:
+        raise ConfigError(f"parity: no case {unknown[0]!r} in {directory}: {near_matches(unknown[0], _cases(files))}")
+    if only:
+        files = [file for file in files if any(_wanted(file.case, wanted) for wanted in only)]
+    folders = []
+    for path in sorted({file.path.parent for file in files}):
+        config = read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
+        if not isinstance(config, dict):
+            raise ConfigError(f"{path / CONFIG}: holds a {type(config).__name__}, expected an object of settings.")
+        folders.append(Folder(path, tuple(file for file in files if file.path.parent == path), config))
+    return folders
+
+
+def _is_settings(path: Path) -> bool:
+    return path.name == CONFIG or (path.suffix == ".json" and path.with_suffix(".safetensors").is_file())
+
+
+def _wanted(case: str, wanted: str) -> bool:
+    wanted = wanted.rstrip("/")
+    return case == wanted or case.startswith(f"{wanted}/") or fnmatchcase(case, wanted)
+
+
+def _cases(files: Sequence[RecordedFile]) -> list[str]:
+    return [file.case for file in files] + sorted({file.case.rpartition("/")[0] for file in files} - {""})
+
+
+def _replay(folder: Folder) -> Iterator[tuple[RecordedFile, list[Comparison]]]:
+    family = next((each for _, each in FAMILIES if each.recognises(folder.config)), None)
+    if family is None:
+        for file in folder.files:
+            yield file, [_listed(file, "config.json describes no family known here")]
+        return
+    model = _load(family.model)(folder.path, folder.config)
+    replay = _load(family.replay)
+    for file in folder.files:
+        yield file, list(_guarded(file, replay(file, folder, model)))
+
+
+def _guarded(file: RecordedFile, comparisons: Iterator[Comparison]) -> Iterator[Comparison]:
+    """The comparisons, and a miss in place of an error: files nobody vouches for may raise anything."""
+    try:
+        yield from comparisons
+    except Exception as error:
+        name = "" if isinstance(error, HGuideError) else f"{type(error).__name__}: "
+        yield Comparison(file.case, "replay", math.inf, 0.0, f"{name}{error}", 0)
+
+
+def _listed(file: RecordedFile, reason: str) -> Comparison:
+    return Comparison(file.case, "all", None, 0.0, reason, len(file.names))
+
+
+def _load(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,367 @@
+"""CFG, SSG and their composition: against written-out formulas, and laws by hypothesis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from hguide.errors import ConfigError
+from hguide.grids import Scale, Step
+from hguide.guidance import (
+    CFG,
+    SSG,
+    Chain,
+    Guidance,
+    Identity,
+    LinearMethod,
+    Method,
+    Predictor,
+    Sum,
+    from_callable,
+    parse,
+    registry,
+)
+from hguide.priors import DSE, Nearest
+from hguide.schedules import Constant, Linear, Table
+from hguide.streams import COND, UNCOND, Corruption, Stream
+from hguide.testing import check_guidance
+
+ATOL = 1e-5
+GRIDS = ((1, 1), (2, 3), (4, 4), (5, 6))
+SETTINGS = settings(max_examples=40, deadline=None, derandomize=True)
+
+
+def step_of(k: int, grids=GRIDS) -> Step:
+    return Step(k, len(grids), 0, Scale(k, *grids[k]))
+
+
+def maps(k: int, streams: tuple[Stream, ...], seed: int = 0) -> dict[Stream, Tensor]:
+    draw = torch.Generator().manual_seed(seed * 100 + k)
+    return {stream: torch.randn(2, *GRIDS[k], 5, generator=draw) for stream in streams}
+
+
+def run(guidance: Guidance, seed: int = 0, streams: tuple[Stream, ...] = (COND, UNCOND)) -> list[Tensor]:
+    memory: Any = {}
+    results = []
+    for k in range(len(GRIDS)):
+        guided, memory = guidance.apply(maps(k, streams, seed), step_of(k), memory)
+        results.append(guided.clone())
+    return results
+
+
+@dataclass(frozen=True)
+class Weak(LinearMethod):
+    """A contrast with another model, as AutoGuidance has it; here to compose with."""
+
+    strength: float = 0.5
+
+    def changes(self, stream: Stream) -> bool:
+        return stream.model == "main"
+
+    def contrasts(self, stream: Stream, step: Step) -> dict[Stream, float]:
+        return {stream.by("weak"): self.strength}
+
+
+@dataclass(frozen=True)
+class Corrupted(LinearMethod):
+    """VPG's contrast."""
+
+    strength: float = 0.7
+
+    def changes(self, stream: Stream) -> bool:
+        return stream.prefix == "sampled"
+
+    def contrasts(self, stream: Stream, step: Step) -> dict[Stream, float]:
+        return {stream.corrupted(Corruption(0.1)): self.strength}
+
+
+CORRUPT = COND.corrupted(Corruption(0.1))
+FOUR = (COND, UNCOND, CORRUPT, CORRUPT.null)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_every_registered_guidance_passes_the_contract_with_its_defaults(name: str) -> None:
+    check_guidance(registry.get(name)())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "none",
+        "cfg(w=3.0)",
+        "cfg(2.0, start=0.25, stop=0.75)",
+        "cfg | ssg",
+        "cfg + ssg",
+        "ssg | cfg",
+        "cfg | ssg(0.8, prior=dse(gain=amplitude), schedule=cosine)",
+        "ssg([0.0, 0.5, 0.25, 1.0], prior=bicubic)",
+        "ssg(constant(0.3), remember=output)",
+        "ssg(remember=mean, decay=0.25)",
+        "ssg(stride=2, prior=nearest)",
+        "ssg(0.5, start=0.5)",
+        "cfg | (cfg(1.0) + ssg(0.5)) | ssg",
+    ],
+)
+def test_compositions_pass_the_contract(text: str) -> None:
+    check_guidance(parse(text))
+
+
+@pytest.mark.parametrize("k", range(4))
+def test_cfg_is_vars_ramp(k: int) -> None:
+    given_maps = maps(k, (COND, UNCOND))
+    t = 3.0 * k / 3
+    wanted = (1 + t) * given_maps[COND] - t * given_maps[UNCOND]
+    torch.testing.assert_close(CFG(3.0).apply(given_maps, step_of(k), {})[0], wanted, atol=ATOL, rtol=0)
+
+
+@pytest.mark.parametrize("k", range(4))
+def test_cfg_with_w_is_the_rule_of_diffusers(k: int) -> None:
+    given_maps = maps(k, (COND, UNCOND))
+    wanted = given_maps[UNCOND] + 3.0 * (given_maps[COND] - given_maps[UNCOND])
+    torch.testing.assert_close(CFG(w=3.0).apply(given_maps, step_of(k), {})[0], wanted, atol=ATOL, rtol=0)
+
+
+def test_cfg_asks_for_the_null_stream_only_where_its_weight_is_not_zero() -> None:
+    asked = [CFG(1.5).asks(COND, step_of(k)) for k in range(4)]
+    assert asked == [(COND,), (COND, UNCOND), (COND, UNCOND), (COND, UNCOND)]
+    assert CFG(0.0).asks(COND, step_of(3)) == (COND,)
+    assert CFG(w=1.0).asks(COND, step_of(3)) == (COND,)
+
+
+def test_cfg_is_the_identity_on_the_null_stream() -> None:
+    given_maps = maps(2, (COND, UNCOND))
+    assert CFG(3.0).apply(given_maps, step_of(2), {}, UNCOND)[0] is given_maps[UNCOND]
+
+
+def test_ssg_is_equation_8_with_the_prior_of_algorithm_1() -> None:
+    guided = run(SSG(0.8))
+    for k in range(4):
+        logits = maps(k, (COND, UNCOND))[COND]
+        if k == 0:
+            assert torch.equal(guided[0], logits)
+            continue
+        previous = maps(k - 1, (COND, UNCOND))[COND]
+        beta = 0.8 * (1 - k / 4)
+        wanted = logits + beta * (logits - DSE().reference(previous, GRIDS[k], step_of(k)))
+        torch.testing.assert_close(guided[k], wanted, atol=ATOL, rtol=0)
+
+
+def test_ssg_after_cfg_remembers_the_logits_after_cfg() -> None:
+    guided = run(CFG(1.5) | SSG(1.0))
+    mixed = run(CFG(1.5))
+    for k in (1, 2, 3):
+        prior = DSE()(mixed[k - 1], GRIDS[k])
+        wanted = mixed[k] + (1 - k / 4) * (mixed[k] - prior)
+        torch.testing.assert_close(guided[k], wanted, atol=ATOL, rtol=0)
+
+
+def test_remember_output_is_the_recursion() -> None:
+    guided = run(SSG(Constant(0.5), prior=Nearest(), remember="output"))
+    previous = None
+    for k in range(4):
+        logits = maps(k, (COND, UNCOND))[COND]
+        wanted = logits if previous is None else 1.5 * logits - 0.5 * Nearest()(previous, GRIDS[k])
+        torch.testing.assert_close(guided[k], wanted, atol=ATOL, rtol=0)
+        previous = wanted
+
+
+def test_remember_mean_is_the_running_mean() -> None:
+    guided = run(SSG(Constant(0.5), prior=Nearest(), remember="mean", decay=0.25))
+    mean = None
+    for k in range(4):
+        logits = maps(k, (COND, UNCOND))[COND]
+        wanted = logits if mean is None else 1.5 * logits - 0.5 * Nearest()(mean, GRIDS[k])
+        torch.testing.assert_close(guided[k], wanted, atol=ATOL, rtol=0)
+        mean = logits if mean is None else 0.25 * Nearest()(mean, GRIDS[k]) + 0.75 * logits
+
+
+def test_stride_reaches_further_back() -> None:
+    guided = run(SSG(Constant(0.5), prior=Nearest(), stride=2))
+    for k in range(4):
+        logits = maps(k, (COND, UNCOND))[COND]
+        wanted = logits
+        if k >= 2:
+            wanted = 1.5 * logits - 0.5 * Nearest()(maps(k - 2, (COND, UNCOND))[COND], GRIDS[k])
+        torch.testing.assert_close(guided[k], wanted, atol=ATOL, rtol=0)
+
+
+def test_off_remembers_and_a_late_start_uses_it() -> None:
+    whole, late = run(SSG(1.0)), run(SSG(1.0, start=0.5))
+    for k in range(4):
+        expected = whole[k] if k >= 2 else maps(k, (COND, UNCOND))[COND]
+        torch.testing.assert_close(late[k], expected, atol=ATOL, rtol=0)
+
+
+def test_cfg_then_vpg_asks_for_four_streams_with_the_published_weights() -> None:
+    t, lam = 1.5, 0.7
+    chain = CFG(Constant(t)) | Corrupted(lam)
+    assert chain.asks(COND, step_of(2)) == (COND, UNCOND, CORRUPT, CORRUPT.null)
+    weights = chain.weights(COND, step_of(2))
+    wanted = {COND: (1 + t) * (1 + lam), UNCOND: -t * (1 + lam), CORRUPT: -lam * (1 + t), CORRUPT.null: lam * t}
+    assert weights == pytest.approx(wanted)
+    given_maps = maps(2, FOUR)
+    clean = (1 + t) * given_maps[COND] - t * given_maps[UNCOND]
+    corrupt = (1 + t) * given_maps[CORRUPT] - t * given_maps[CORRUPT.null]
+    guided = chain.apply(given_maps, step_of(2), {})[0]
+    torch.testing.assert_close(guided, clean + lam * (clean - corrupt), atol=ATOL, rtol=0)
+
+
+def test_a_sum_adds_increments_and_asks_for_three() -> None:
+    both = CFG(Constant(1.5)) + Corrupted(0.7)
+    assert both.asks(COND, step_of(2)) == (COND, UNCOND, CORRUPT)
+    given_maps = maps(2, FOUR)
+    base = given_maps[COND]
+    wanted = base + 1.5 * (base - given_maps[UNCOND]) + 0.7 * (base - given_maps[CORRUPT])
+    torch.testing.assert_close(both.apply(given_maps, step_of(2), {})[0], wanted, atol=ATOL, rtol=0)
+
+
+def test_each_intermediate_is_evaluated_once_per_step() -> None:
+    calls: list[Stream] = []
+
+    @dataclass(frozen=True)
+    class Counted(Method):
+        def evaluate(self, f: Predictor, stream: Stream, step: Step, remembered: Any) -> tuple[Tensor, Any]:
+            calls.append(stream)
+            return f(stream) * 1.0, None
+
+    chain = Counted() | (CFG(Constant(1.0)) + SSG(0.5)) | Corrupted()
+    chain.apply(maps(2, FOUR), step_of(2), {})
+    assert sorted(map(str, calls)) == sorted(map(str, FOUR))
+
+
+def test_equal_streams_return_the_input_bit_for_bit() -> None:
+    same = torch.randn(2, 4, 4, 5)
+    chain = CFG(w=7.3) | Corrupted(0.37) | Weak(1.9)
+    streams = chain.asks(COND, step_of(2))
+    assert len(streams) == 8
+    assert torch.equal(chain.apply(dict.fromkeys(streams, same), step_of(2), {})[0], same)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_logits_are_combined_in_float32(dtype: torch.dtype) -> None:
+    c, u = torch.randn(2, 4, 4, 5).to(dtype), torch.randn(2, 4, 4, 5).to(dtype)
+    guided = CFG(w=3.0).apply({COND: c, UNCOND: u}, step_of(2), {})[0]
+    assert guided.dtype == dtype
+    assert torch.equal(guided, (u.float() + 3.0 * (c.float() - u.float())).to(dtype))
+
+
+linear_methods = st.one_of(
+    st.builds(CFG, w=st.floats(-2, 5)),
+    st.builds(CFG, strength=st.floats(-1, 4)),
+    st.builds(Corrupted, strength=st.floats(-1, 2)),
+)
+methods = st.one_of(linear_methods, st.builds(SSG, strength=st.floats(0, 2)), st.just(Identity()))
+
+
+@SETTINGS
+@given(methods, st.integers(0, 5))
+def test_identity_is_neutral(method: Guidance, seed: int) -> None:
+    assert Identity() | method == method == method | Identity()
+    assert Identity() + method == method == method + Identity()
+
+
+@SETTINGS
+@given(methods, methods, methods, st.integers(0, 5))
+def test_chains_are_associative(a: Guidance, b: Guidance, c: Guidance, seed: int) -> None:
+    left, right = run((a | b) | c, seed, FOUR), run(a | (b | c), seed, FOUR)
+    assert all(torch.equal(x, y) for x, y in zip(left, right, strict=True))
+
+
+@SETTINGS
+@given(methods, methods, st.integers(0, 5))
+def test_sums_commute(a: Guidance, b: Guidance, seed: int) -> None:
+    for x, y in zip(run(a + b, seed, FOUR), run(b + a, seed, FOUR), strict=True):
+        torch.testing.assert_close(x, y, atol=1e-4, rtol=1e-5)
+
+
+@SETTINGS
+@given(linear_methods, linear_methods, st.integers(0, 3))
+def test_linear_chains_equal_their_weights_and_stage_by_stage(a: Guidance, b: Guidance, k: int) -> None:
+    chain = a | b
+    given_maps = maps(k, FOUR)
+    guided = chain.apply(given_maps, step_of(k), {})[0]
+    weights = chain.weights(COND, step_of(k))
+    assert sum(weights.values()) == pytest.approx(1.0)
+    assert set(weights) <= set(chain.asks(COND, step_of(k)))
+    wanted = sum(weight * given_maps[stream].double() for stream, weight in weights.items())
+    torch.testing.assert_close(guided.double(), wanted, atol=1e-3, rtol=1e-4)
+    inner = a.bind(given_maps.__getitem__, step_of(k), {}, {})
+    staged = b.bind(inner, step_of(k), {}, {})(COND)
+    torch.testing.assert_close(guided, staged, atol=1e-3, rtol=1e-4)
+
+
+@SETTINGS
+@given(methods, st.floats(-3, 3), st.integers(0, 5))
+def test_linear_methods_do_not_care_about_the_gauge(method: Guidance, shift: float, seed: int) -> None:
+    """A constant per token drops out of the softmax of the guided logits."""
+    results: list[Tensor] = []
+    for shift_by in (0.0, shift):
+        memory: Any = {}
+        for k in range(4):
+            given_maps = {s: m + shift_by * (1 + i) for i, (s, m) in enumerate(maps(k, FOUR, seed).items())}
+            guided, memory = method.apply(given_maps, step_of(k), memory)
+            results.append(guided.softmax(-1))
+    for x, y in zip(results[:4], results[4:], strict=True):
+        torch.testing.assert_close(x, y, atol=1e-4, rtol=1e-3)
+
+
+def test_chain_and_sum_flatten() -> None:
+    assert (CFG() | SSG() | CFG(2.0)).stages == (CFG(), SSG(), CFG(2.0))
+    assert isinstance(CFG() + SSG(), Sum)
+    assert isinstance((CFG() | SSG()), Chain)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SSG(-0.5), "strength is a finite number >= 0, got -0.5"),
+        (lambda: SSG((0.1, -1.0)), "strength is a finite number >= 0"),
+        (lambda: SSG(remember="inptu"), "unknown remember 'inptu': did you mean 'input'"),
+        (lambda: SSG(stride=0, decay=1.0), "stride is at least 1, got 0; decay lies in"),
+        (lambda: CFG(1.5, w=3.0), "not both"),
+        (lambda: CFG(float("nan")), "strength is finite"),
+        (lambda: CFG(start=0.5, stop=0.25), "0 <= start <= stop <= 1"),
+    ],
+)
+def test_bad_options_say_what_is_wrong(make: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_a_schedule_that_turns_ssg_negative_stops_with_the_step() -> None:
+    with pytest.raises(ConfigError, match="gives -1 at step 2"):
+        run(SSG(Table((0.0, 0.5, -1.0, 0.0))))
+
+
+def test_a_list_of_another_length_than_the_run_is_refused() -> None:
+    with pytest.raises(ConfigError, match="2.*4|4.*2"):
+        run(SSG((0.5, 0.5)))
+
+
+def test_cfg_ramp_needs_two_steps() -> None:
+    with pytest.raises(ConfigError, match="constant"):
+        CFG(1.5).asks(COND, Step(0, 1, 0, Scale(0, 4, 4)))
+
+
+def test_from_callable_composes_and_checks_what_the_function_returns() -> None:
+    cfg = from_callable(lambda c, u, step: u + 3.0 * (c - u))
+    given_maps = maps(2, (COND, UNCOND))
+    wanted = CFG(w=3.0).apply(given_maps, step_of(2), {})[0]
+    torch.testing.assert_close(cfg.apply(given_maps, step_of(2), {})[0], wanted, atol=ATOL, rtol=0)
+    check_guidance(cfg | SSG(0.5))
+    wrong = from_callable(lambda c, u, step: c[..., :2])
+    with pytest.raises(ConfigError, match=r"returns logits of shape \(2, 4, 4, 5\), got \(2, 4, 4, 2\)"):
+        wrong.apply(given_maps, step_of(2), {})
+
+
+def test_a_strength_may_be_a_schedule_used_as_it_is() -> None:
+    for k in range(4):
+        assert SSG(Linear(0.5)).beta(step_of(k)) == pytest.approx(0.5 * (1 - k / 4))
+        assert SSG(Constant(0.5)).beta(step_of(k)) == 0.5
+        assert SSG(0.5, schedule=Constant(2.0)).beta(step_of(k)) == 1.0

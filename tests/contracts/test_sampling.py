@@ -1,0 +1,151 @@
+"""Filters against a full-sort oracle written out as in the official samplers, and the laws of the draw."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from hguide.errors import ConfigError, ShapeError
+from hguide.grids import Scale, Step
+from hguide.noise import SeededNoise
+from hguide.sampling import Replay, Sampler
+from hguide.schedules import Linear
+
+STEP = Step(1, 4, 0, Scale(1, 2, 3))
+
+
+def filtered(logits: np.ndarray, top_k: int, top_p: float) -> np.ndarray:
+    """Threshold, then ascending sort and cumulated softmax, in float64."""
+    out = logits.astype(np.float64).copy()
+    if top_k > 0:
+        threshold = np.sort(out)[-top_k]
+        out[out < threshold] = -np.inf
+    if top_p > 0:
+        order = np.argsort(out, kind="stable")
+        mass = np.exp(out[order] - out.max())
+        cumulated = np.cumsum(mass / mass.sum())
+        drop = order[:-1][cumulated[:-1] <= 1 - top_p]
+        out[drop] = -np.inf
+    return out
+
+
+def logits_of(seed: int, v: int = 24, rounded: bool = False) -> Tensor:
+    logits = torch.randn(2, 2, 3, v, generator=torch.Generator().manual_seed(seed)) * 3
+    return (logits * 2).round() / 2 if rounded else logits
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.integers(0, 1000), st.integers(0, 24), st.sampled_from([0.0, 0.3, 0.9, 0.96]), st.booleans())
+@example(0, 24, 0.0, True)
+@example(3, 1, 0.5, False)
+def test_filters_equal_the_oracle(seed: int, top_k: int, top_p: float, ties: bool) -> None:
+    logits = logits_of(seed, rounded=ties and top_p == 0.0)
+    dense = Sampler(top_k=top_k, top_p=top_p).candidates(logits, STEP).dense(24)
+    for got, row in zip(dense.flatten(0, 1), logits.flatten(0, 2), strict=True):
+        np.testing.assert_array_equal(got.numpy() > -math.inf, filtered(row.numpy(), top_k, top_p) > -math.inf)
+        kept = got > -math.inf
+        assert torch.equal(got[kept], row[kept])
+
+
+def test_ties_at_the_threshold_survive() -> None:
+    logits = torch.tensor([3.0, 1.0, 2.0, 2.0, 2.0, 0.0]).expand(1, 2, 3, 6)
+    kept = Sampler(top_k=2).candidates(logits, STEP)
+    assert torch.equal(kept.count(), torch.full((1, 6), 4))
+    mixed = logits.clone()
+    mixed[0, 0, 0] = torch.tensor([9.0, 8.0, 7.0, 6.0, 5.0, 4.0])
+    assert Sampler(top_k=2).candidates(mixed, STEP).count().tolist() == [[2, 4, 4, 4, 4, 4]]
+
+
+def test_the_most_probable_token_survives_any_top_p() -> None:
+    kept = Sampler(top_p=1e-6).candidates(logits_of(0), STEP)
+    assert torch.equal(kept.count(), torch.ones(2, 6, dtype=torch.int64))
+
+
+def test_the_draw_follows_the_softmax() -> None:
+    logits = torch.tensor([1.0, 0.0, -1.0, 2.0]).expand(1, 1, 1, 4)
+    step = Step(0, 1, 0, Scale(0, 1, 1))
+    noise = SeededNoise(range(20000))
+    tokens = Sampler(temperature=0.7).categorical(logits.expand(20000, 1, 1, 4), noise, step).flatten()
+    frequency = torch.bincount(tokens, minlength=4) / 20000
+    assert torch.allclose(frequency, (logits[0, 0, 0] / 0.7).softmax(0), atol=0.012)
+
+
+def test_a_candidates_noise_does_not_depend_on_the_filter() -> None:
+    """The token drawn without a filter is drawn with it too, wherever the filter keeps it."""
+    logits = logits_of(1)
+    noise = SeededNoise([0, 1])
+    free = Sampler().categorical(logits, noise, STEP)
+    for sampler in (Sampler(top_k=8), Sampler(top_p=0.8), Sampler(top_k=12, top_p=0.9)):
+        kept = sampler.candidates(logits, STEP).dense(24).reshape(logits.shape)
+        inside = kept.gather(-1, free[..., None])[..., 0] > -math.inf
+        drawn = sampler.categorical(logits, noise, STEP)
+        assert torch.equal(drawn[inside], free[inside])
+        assert inside.any()
+
+
+def test_logits_are_left_as_they_are() -> None:
+    logits = logits_of(2)
+    before = logits.clone()
+    Sampler(temperature=0.5, top_k=5, top_p=0.5).categorical(logits, SeededNoise([0, 1]), STEP)
+    assert torch.equal(logits, before)
+
+
+def test_settings_may_be_schedules_and_lists() -> None:
+    sampler = Sampler(temperature=Linear(2.0), top_k=(0, 3, 0, 0), top_p=[0.0, 0.0, 0.0, 0.5])
+    assert sampler.at("temperature", STEP) == 1.5
+    assert sampler.candidates(logits_of(0), STEP).values.shape[-1] == 3
+    with pytest.raises(ConfigError, match="top_k lists 2 numbers, the generator has 4 steps"):
+        Sampler(top_k=(1, 2)).candidates(logits_of(0), STEP)
+
+
+def test_temperature_may_be_a_function_of_the_filtered_logits() -> None:
+    sampler = Sampler(temperature=lambda values: torch.full_like(values[..., :1], 2.0), top_k=4)
+    kept = sampler.candidates(logits_of(0), STEP)
+    assert torch.equal(kept.values, Sampler(top_k=4).candidates(logits_of(0), STEP).values / 2)
+
+
+def test_bits_are_two_channels_with_one_sigmoid() -> None:
+    differences = torch.tensor([1.0, -2.0, 0.0]).expand(20000, 1, 1, 3)
+    step = Step(0, 1, 0, Scale(0, 1, 1))
+    bits = Sampler(temperature=2.0).bits(differences, SeededNoise(range(20000)), step).float()
+    assert torch.allclose(bits.mean((0, 1, 2)), torch.sigmoid(differences[0, 0, 0] / 2), atol=0.012)
+    assert torch.equal(Sampler(top_k=1).bits(differences[:1], SeededNoise([0]), step)[0, 0, 0, :2], torch.tensor([1, 0]))
+    likely = Sampler(top_p=0.5).bits(differences, SeededNoise(range(20000)), step)
+    assert likely[..., 0].all()
+    assert not likely[..., 1].any()
+
+
+def test_replay_gives_back_what_was_recorded() -> None:
+    tokens = torch.arange(12).reshape(2, 2, 3)
+    assert torch.equal(Replay(tokens=[tokens, tokens + 1]).categorical(logits_of(0), SeededNoise([0, 1]), STEP), tokens + 1)
+    assert torch.equal(Replay(tokens={(1, 0): tokens}).categorical(logits_of(0), SeededNoise([0, 1]), STEP), tokens)
+    with pytest.raises(ShapeError, match="no recorded tokens for step 1, call 0"):
+        Replay(tokens=[tokens]).categorical(logits_of(0), SeededNoise([0, 1]), STEP)
+    with pytest.raises(ShapeError, match="asked for"):
+        Replay(tokens=[tokens, tokens[:1]]).categorical(logits_of(0), SeededNoise([0, 1]), STEP)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0.0}, "temperature is positive and finite, got 0.0"),
+        ({"top_k": -1}, "top_k is from 0"),
+        ({"top_k": 2.5}, "top_k is a whole number"),
+        ({"top_p": 1.5}, "top_p is from 0 to 1, got 1.5"),
+        ({"temperature": -1.0, "top_p": 2.0}, "temperature.*; top_p"),
+    ],
+)
+def test_bad_settings_are_all_named(options: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Sampler(**options)
+
+
+def test_more_candidates_than_tokens() -> None:
+    with pytest.raises(ConfigError, match="top_k = 25 but there are 24 tokens"):
+        Sampler(top_k=25).candidates(logits_of(0), STEP)
