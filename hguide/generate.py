@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,7 +71,7 @@ def generate(
     guidance: Guidance | str | None = None,
     sampler: Sampler | None = None,
     *,
-    seeds: Sequence[int],
+    seeds: Iterable[int],
     negative: Any = None,
     models: Mapping[str, ScaleGenerator] | None = None,
     on_step: OnStep | None = None,
@@ -110,14 +110,14 @@ def generate(
         >>> tuple(images.shape)
         (2, 3, 32, 32)
     """
-    seeds = _checked_seeds(seeds)
+    checked = _checked_seeds(seeds)
     if batch_size is not None and batch_size < 1:
         raise ConfigError(f"batch_size is at least 1, got {batch_size}.")
-    conditions = generator.conditions(condition, len(seeds))
-    size = 1 if deterministic or not generator.lockstep else batch_size or len(seeds)
+    conditions = generator.conditions(condition, len(checked))
+    size = 1 if deterministic or not generator.lockstep else batch_size or len(checked)
     images = []
-    for first in range(0, len(seeds), size):
-        noise = SeededNoise(seeds[first : first + size], generator.device)
+    for first in range(0, len(checked), size):
+        noise = SeededNoise(checked[first : first + size], generator.device)
         batch = conditions[first : first + size]
         state = run(generator, batch, guidance, sampler, noise=noise, negative=negative, models=models, on_step=on_step)
         images.append(generator.decode(state))
@@ -177,7 +177,7 @@ def run(
     return state
 
 
-def _checked_seeds(seeds: Sequence[int]) -> list[int]:
+def _checked_seeds(seeds: Iterable[int]) -> list[int]:
     found = list(seeds)
     if not found:
         raise ConfigError("seeds is empty: give one seed per image, for instance seeds=range(8).")

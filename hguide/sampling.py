@@ -18,7 +18,7 @@ from hguide.schedules import Schedule
 
 __all__ = ["Candidates", "Replay", "Sampler"]
 
-Setting = float | Schedule | tuple[float, ...]
+Setting = float | Schedule | Sequence[float]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hguide.cli.parser import add_flag
 from hguide.errors import ConfigError
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from hguide.generator import ScaleGenerator
     from hguide.sampling import Sampler
 
-__all__ = ["add_model", "add_sampling", "load_model", "sampler_of", "writable_folder"]
+__all__ = ["add_model", "add_sampling", "load_model", "new_file", "sampler_from", "sampler_of", "writable_folder"]
 
-DTYPES = ("float32", "bfloat16", "float16")
+Dtype = Literal["float32", "bfloat16", "float16"]
 Setting = float | list[float] | str
 
 
@@ -24,7 +24,7 @@ def add_model(parser: Any, default: str = "landuse-var") -> None:
     parser.add_argument("--model", type=str, default=default, help="bundled name, file, folder or hub id.")
     parser.add_argument("--tokenizer", type=str | None, default=None, help="the tokenizer's file, where it is another.")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps.")
-    parser.add_argument("--dtype", type=str, default="float32", choices=DTYPES, help="of the network.")
+    parser.add_argument("--dtype", type=Dtype, default="float32", help="of the network.")
 
 
 def add_sampling(
@@ -51,8 +51,6 @@ def load_model(options: Any) -> ScaleGenerator:
     from hguide.load import load
 
     extra = {"tokenizer": options.tokenizer} if options.tokenizer else {}
-    if options.model == "toy":
-        return load("toy")
     return load(options.model, device=_device(options.device), dtype=getattr(torch, options.dtype), **extra)
 
 
@@ -95,7 +93,7 @@ def sampler_from(settings: dict[str, Any]) -> Sampler:
 
 
 def writable_folder(folder: str | Path) -> Path:
-    """The folder, made if need be; that files can be written there is tried before any work is done.
+    """The folder, which need not be there yet; that files can be written to it is tried before any work is done.
 
     Raises:
         ConfigError: it cannot be made or written to.
@@ -103,10 +101,26 @@ def writable_folder(folder: str | Path) -> Path:
     import tempfile
 
     path = Path(folder).expanduser()
+    above = next(each for each in (path, *path.absolute().parents) if each.exists() or each.is_symlink())
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
+        with tempfile.TemporaryFile(dir=above):
+            return path
     except OSError as error:
         raise ConfigError(f"cannot write to the folder {path}: {error.strerror or error}.") from error
-    return path
+
+
+def new_file(path: str | Path, suffix: str, overwrite: bool) -> Path:
+    """A file that is to be written, in a folder that can be written to.
+
+    Raises:
+        ConfigError: another ending, a file that is there already without `overwrite`, or no such folder.
+    """
+    file = Path(path).expanduser()
+    if file.suffix != suffix:
+        raise ConfigError(f"the file to write ends in {suffix}, got {file}.")
+    if file.exists() and not overwrite:
+        raise ConfigError(f"{file} is there already; choose another name, or --overwrite.")
+    if not file.parent.is_dir():
+        raise ConfigError(f"the folder {file.parent} is not there.")
+    writable_folder(file.parent)
+    return file

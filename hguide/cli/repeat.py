@@ -55,6 +55,7 @@ def repeat(source: Path, options: Any) -> int:
     original = read_png(source)[0]
     equal = original.shape == pixels.shape and bool((original == pixels).all())
     if not itself:
+        target.parent.mkdir(parents=True, exist_ok=True)
         here = replace(settings, device=device_facts(generator.device), versions=versions())
         write_png(target, pixels, here.chunks())
         print(target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hguide.grids import Step
@@ -12,7 +13,7 @@ from hguide.streams import Stream
 
 __all__ = ["CFG"]
 
-Strength = float | Schedule | tuple[float, ...]
+Strength = float | Schedule | Sequence[float]
 
 
 @dataclass(frozen=True)

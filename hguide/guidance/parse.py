@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
@@ -99,7 +100,7 @@ class _Builder:
         if isinstance(node, Number):
             return self.number(node, kinds, what)
         if isinstance(node, List):
-            inner = next((kind for kind in kinds if typing.get_origin(kind) is tuple), None)
+            inner = next((kind for kind in kinds if typing.get_origin(kind) in (tuple, Sequence)), None)
             if inner is None:
                 raise fail(self.text, node.at, f"{what} is no list.")
             return tuple(self.value(item, typing.get_args(inner)[0], what) for item in node.items)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -45,7 +46,7 @@ class SSG(Method):
     guidance; `remember`, `stride` and `decay` are options of this project.
     """
 
-    strength: float | Schedule | tuple[float, ...] = 1.0
+    strength: float | Schedule | Sequence[float] = 1.0
     prior: Prior = field(default_factory=DSE)
     schedule: Schedule = field(default_factory=Linear)
     remember: str = "input"

@@ -13,7 +13,7 @@ from hguide.errors import StreamError
 from hguide.generate import StepRecord, generate, run
 from hguide.generator import Binary, ScaleGenerator
 from hguide.grids import Step
-from hguide.guidance import from_callable
+from hguide.guidance import Identity, from_callable
 from hguide.noise import SeededNoise
 from hguide.sampling import Replay, Sampler
 from hguide.streams import COND, UNCOND, Stream
@@ -101,11 +101,9 @@ def _check_streams(generator: ScaleGenerator, condition: Any) -> None:
         return
     alone, both = _Kept(), _Kept()
     b = _batch(generator)
-    tokens = _tokens(generator, condition, b)
-    for kept, text in ((alone, "none"), (both, "cfg(w=1.5)")):
+    for kept, guidance in ((alone, Identity()), (both, from_callable(_first, asks=(UNCOND,)))):
         noise = SeededNoise(range(b), generator.device)
-        conditions = generator.conditions(condition, b)
-        run(generator, conditions, text, Replay(tokens=tokens), noise=noise, on_step=kept)
+        run(generator, generator.conditions(condition, b), guidance, Sampler(top_k=1), noise=noise, on_step=kept)
     for one, two in zip(alone.records, both.records, strict=True):
         near = torch.allclose(one.predictions[COND], two.predictions[COND], atol=1e-3, rtol=1e-3)
         expect(near, f"{generator.name}: the given stream changes with others at {one.step.index}.")

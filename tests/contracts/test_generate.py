@@ -213,7 +213,7 @@ def test_nan_logits_stop_and_name_step_and_stream() -> None:
     [
         ({"seeds": []}, "seeds is empty"),
         ({"seeds": [1, 2, 1]}, r"seeds repeat.*\[1\]"),
-        ({"seeds": [1.5]}, "seeds are integers, got 1.5"),
+        ({"seeds": iter([1.5])}, "seeds are integers, got 1.5"),
         ({"seeds": [-1]}, "from 0 to"),
         ({"seeds": [0], "batch_size": 0}, "batch_size is at least 1"),
         ({"seeds": [0], "guidance": "cgf"}, "did you mean 'cfg'"),

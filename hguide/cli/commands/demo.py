@@ -80,6 +80,7 @@ def run(options: Any) -> None:
     from hguide.cli.residual import trace
     from hguide.errors import ConfigError
     from hguide.guidance import parse
+    from hguide.images import write_bytes
 
     guidances = [parse(text) for text in lists.guidance_texts(options.guidances)]
     sampler, seeds = sampler_of(options), lists.seeds(options.seeds)
@@ -90,6 +91,7 @@ def run(options: Any) -> None:
     classes = lists.conditions(generator, options.classes)
     classifier = classifier_of(generator)
     pairs = [(condition, seed) for seed in seeds for condition in classes]
+    out.mkdir(parents=True, exist_ok=True)
     # The strip first: it also warms up what is compiled or allocated once.
     steps = trace(generator, pairs[0], guidances[-1], sampler)
     runs = _runs(generator, pairs, guidances, sampler, classifier, options)
@@ -97,7 +99,7 @@ def run(options: Any) -> None:
     _draw_grid(out / "grid.png", generator, pairs[: options.pictures], runs)
     _draw_strip(out / "strip.png", generator, pairs[0], guidances[-1], steps)
     record = _record(generator, measured, steps, classes, seeds, sampler, classifier, options)
-    (out / "demo.json").write_text(json.dumps(record, indent=2) + "\n")
+    write_bytes(out / "demo.json", (json.dumps(record, indent=2) + "\n").encode())
     print(_table(measured))
     print(f"\n{out / 'grid.png'}\n{out / 'strip.png'}\n{out / 'demo.json'}")
 

@@ -57,15 +57,14 @@ def run(options: Any) -> int:
 
         return repeat(Path(options.source).expanduser(), options)
     from hguide.cli import lists
-    from hguide.cli.options import load_model, sampler_of, writable_folder
+    from hguide.cli.options import load_model, new_file, sampler_of, writable_folder
+    from hguide.cli.settings import Settings
     from hguide.guidance import parse
     from hguide.provenance import device_facts, model_hash, sampler_facts, versions
 
-    from hguide.cli.settings import Settings
-
     guidance, sampler, seeds = parse(options.guidance), sampler_of(options), lists.seeds(options.seeds)
     out = writable_folder(options.out)
-    archive = _archive_path(options.npz)
+    archive = None if options.npz is None else new_file(options.npz, ".npz", overwrite=True)
     generator = load_model(options)
     conditions = lists.conditions(generator, options.classes, options.prompts)
     general = Settings(
@@ -87,6 +86,7 @@ def run(options: Any) -> int:
         out / file_name(settings): settings for settings in _each(generator, conditions, seeds, options.pair, general)
     }
     missing = _missing(wanted, options.overwrite)
+    out.mkdir(parents=True, exist_ok=True)
     _sample(generator, missing, guidance, sampler, options)
     print(f"{len(missing)} sampled, {len(wanted) - len(missing)} there already: {out}")
     if archive is not None:
@@ -160,18 +160,6 @@ def _sample(
                 whole = replace(settings, conditions=conditions, seeds=seeds, place=place)
                 write_png(path, pixels, whole.chunks())
             progress.update(len(batch.pairs))
-
-
-def _archive_path(given: str | None) -> Path | None:
-    from hguide.cli.options import writable_folder
-
-    if given is None:
-        return None
-    path = Path(given).expanduser()
-    if path.suffix != ".npz":
-        raise ConfigError(f"npz names a file that ends in .npz, got {given}.")
-    writable_folder(path.parent)
-    return path
 
 
 def _write_archive(archive: Path, files: Sequence[Path]) -> None:

@@ -56,11 +56,13 @@ class Folder:
         path: of the folder.
         files: that are to be replayed.
         config: content of its config.json, empty where there is none.
+        absent: cases that the configuration has settings for, but that are not there.
     """
 
     path: Path
     files: tuple[RecordedFile, ...]
     config: Mapping[str, Any]
+    absent: tuple[str, ...] = ()
 
 
 def read_json(path: Path) -> Any:

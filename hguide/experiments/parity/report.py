@@ -6,11 +6,13 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 
 __all__ = ["MISS", "NOT_COMPARED", "OK", "Comparison", "Report"]
 
 OK, MISS, NOT_COMPARED = "ok", "MISS", "not compared"
-_INDEX = re.compile(r"(?<![A-Za-z0-9])(s|sub|n|K|block|)\d+(?=[._]|$)")
+_INDEX = re.compile(r"(?<![A-Za-z0-9])(s|sub|n|K|block)?\d+(?=[._]|$)")
+_REASON = 300  # characters of a reason in the table; the comparison keeps all of it
 _HEADER = ("case", "quantity", "tensors", "max error", "tolerance", "verdict")
 
 
@@ -109,7 +111,7 @@ def _worst(key: Sequence[str], group: Sequence[Comparison]) -> Comparison:
 
 
 def _cells(each: Comparison) -> tuple[str, ...]:
-    reason = f" ({each.reason})" if each.reason else ""
+    reason = f" ({shorten(each.reason, _REASON)})" if each.reason else ""
     if each.error is None:
         return each.case, each.quantity, str(each.tensors), "-", "-", each.verdict + reason
     exact = each.tolerance == 0.0

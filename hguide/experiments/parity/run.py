@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hguide.errors import ConfigError, HGuideError, near_matches
@@ -17,6 +18,8 @@ from hguide.experiments.parity.report import Comparison, Report
 
 __all__ = ["FAMILIES", "Family", "parity"]
 
+ABSENT = "config.json has settings for it, but the file is not there"
+
 
 @dataclass(frozen=True)
 class Family:
@@ -24,11 +27,13 @@ class Family:
 
     Args:
         recognises: whether a folder's config.json is of this family; `{}` where the folder has none.
+        files: the files, without ending, that a config.json has settings for.
         model: "module:name", made once per folder as `model(folder.path, folder.config)`.
         replay: "module:name", `replay(file, folder, model) -> comparisons`, called for each file.
     """
 
     recognises: Callable[[Mapping[str, Any]], bool]
+    files: Callable[[Mapping[str, Any]], list[str]]
     model: str
     replay: str
 
@@ -38,13 +43,22 @@ def _is_var(config: Mapping[str, Any]) -> bool:
     return not config or {"vocab_size", "z_channels", "ch", "ch_mult", "patch_nums"} <= config.keys()
 
 
-FAMILIES: tuple[tuple[str, Family], ...] = (
-    (
-        "var",
-        Family(_is_var, "hguide.experiments.parity.var_model:VARModel", "hguide.experiments.parity.var_folder:replay_file"),
-    ),
+def _var_files(config: Mapping[str, Any]) -> list[str]:
+    runs = [name for name, value in config.items() if isinstance(value, dict) and name not in ("sampling", "versions")]
+    return ["case"] * ("sampling" in config) + runs
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "var": Family(
+            _is_var,
+            _var_files,
+            "hguide.experiments.parity.var_model:VARModel",
+            "hguide.experiments.parity.var_folder:replay_file",
+        ),
+    }
 )
-"""Tried in this order; further families add a line."""
+"""Tried in this order; further families add an entry."""
 
 
 def parity(directory: Path, *, only: Sequence[str] = ()) -> Report:
@@ -77,6 +91,7 @@ def parity(directory: Path, *, only: Sequence[str] = ()) -> Report:
                 comparisons.extend(found)
                 progress.set_postfix_str(file.case, refresh=False)
                 progress.update()
+            comparisons.extend(Comparison(case, "all", None, 0.0, ABSENT, 0) for case in folder.absent)
     return Report(str(directory), tuple(comparisons))
 
 
@@ -94,8 +109,20 @@ def _folders(directory: Path, only: Sequence[str]) -> list[Folder]:
         config = read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
         if not isinstance(config, dict):
             raise ConfigError(f"{path / CONFIG}: holds a {type(config).__name__}, expected an object of settings.")
-        folders.append(Folder(path, tuple(file for file in files if file.path.parent == path), config))
+        here = tuple(file for file in files if file.path.parent == path)
+        folders.append(Folder(path, here, config, () if only else _absent(path, directory, config)))
     return folders
+
+
+def _absent(path: Path, directory: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    family = _family(config)
+    stated = [] if family is None else family.files(config)
+    prefix = path.relative_to(directory)
+    return tuple((prefix / name).as_posix() for name in stated if not (path / f"{name}.safetensors").is_file())
+
+
+def _family(config: Mapping[str, Any]) -> Family | None:
+    return next((each for each in FAMILIES.values() if each.recognises(config)), None)
 
 
 def _is_settings(path: Path) -> bool:
@@ -112,7 +139,7 @@ def _cases(files: Sequence[RecordedFile]) -> list[str]:
 
 
 def _replay(folder: Folder) -> Iterator[tuple[RecordedFile, list[Comparison]]]:
-    family = next((each for _, each in FAMILIES if each.recognises(folder.config)), None)
+    family = _family(folder.config)
     if family is None:
         for file in folder.files:
             yield file, [_listed(file, "config.json describes no family known here")]

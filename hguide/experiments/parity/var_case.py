@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -75,7 +75,7 @@ def tokens_by_scale(recording: Recording, generator: VAR) -> list[Tensor]:
         tokens = recording[name]
         if tokens.ndim != 2 or tokens.shape[1] != scale.tokens:
             raise ConfigError(
-                f"{recording.case}: {name} has shape {tuple(tokens.shape)}; config.json has {scale.tokens} tokens there."
+                f"{recording.case}: {name} has shape {tuple(tokens.shape)}; config.json has {scale.tokens} tokens."
             )
         found.append(tokens.unflatten(1, scale.grid))
     return found
@@ -147,10 +147,11 @@ def _steps(recording: Recording, generator: VAR, guidance: CFG, sampler: Replay)
 
 
 @contextmanager
-def _watched(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+def _watched(blocks: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
     """Input of the first block, then the output of each, of the forwards made inside."""
     seen: list[Tensor] = []
-    hooks = [blocks[0].register_forward_pre_hook(lambda block, given: seen.append(given[0]))]
+    first, *_ = blocks
+    hooks = [first.register_forward_pre_hook(lambda block, given: seen.append(given[0]))]
     hooks += [block.register_forward_hook(lambda block, given, output: seen.append(output)) for block in blocks]
     try:
         yield seen

@@ -122,7 +122,7 @@ class VARModel:
     def _seed(self, part: str) -> int:
         name = f"{part}_seed"
         if name not in self.config:
-            raise ConfigError(f"{self.folder}: no weights_{part}.safetensors, and config.json has no {name} to draw by.")
+            raise ConfigError(f"{self.folder}: no weights_{part}.safetensors, nor a {name} to draw them by.")
         return int(self.config[name])
 
 

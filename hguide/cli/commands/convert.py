@@ -1,0 +1,57 @@
+"""`hguide convert`: published weights into one safetensors file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hguide.cli.options import Dtype
+from hguide.cli.parser import add_flag
+
+HELP = """
+Reads a VAR model (published .pth files, a training checkpoint that wraps them, or a file of ours) and writes
+transformer, tokenizer and description into one safetensors file that `hguide.load` takes. Nothing in the source is
+executed; the file appears whole or not at all.
+"""
+EXAMPLES = """
+hguide convert var_d16.pth var_d16.safetensors --tokenizer vae_ch160v4096z32.pth
+hguide convert var-d16 var_d16.safetensors --dtype float16
+"""
+
+
+def add_arguments(parser: Any) -> None:
+    """Options of `hguide convert`."""
+    parser.add_argument("source", type=str, help="file, folder, official name or hub id of the transformer.")
+    parser.add_argument("out", type=str, help="file to write; ends in .safetensors.")
+    parser.add_argument("--tokenizer", type=str | None, default=None, help="its file; beside the source by default.")
+    parser.add_argument("--dtype", type=Dtype, default="float32", help="of the stored weights.")
+    add_flag(parser, "overwrite", False, "replace the file.")
+
+
+def run(options: Any) -> None:
+    """Load, write, say what was written."""
+    import torch
+
+    from hguide.cli.options import new_file
+    from hguide.provenance import model_hash, versions
+
+    out = new_file(options.out, ".safetensors", options.overwrite)
+    from hguide.backends.var.files import load, save
+
+    model = load(options.source, tokenizer=options.tokenizer)
+    facts = {"source": {"name": options.source, "hash": model_hash(model), "versions": versions()}}
+    save(model, out, dtype=getattr(torch, options.dtype), facts={**_training(options.source), **facts})
+    print(f"{out}: {model.name}, {out.stat().st_size / 1e6:.1f} MB, {options.dtype}, hash of the source {model_hash(model)}")
+
+
+def _training(source: str) -> dict[str, Any]:
+    """The training that a file of ours carries, so that a change of dtype does not lose it."""
+    import json
+    from pathlib import Path
+
+    from hguide.backends.checkpoints import read_metadata
+
+    path = Path(source).expanduser()
+    if path.suffix != ".safetensors" or not path.is_file():
+        return {}
+    facts = json.loads(read_metadata(path).get("hguide", "{}"))
+    return {"training": facts["training"]} if "training" in facts else {}

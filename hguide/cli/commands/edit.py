@@ -1,0 +1,157 @@
+"""`hguide edit`: zero-shot editing of a picture."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hguide.cli.lists import Listed
+from hguide.cli.options import add_model, add_sampling
+from hguide.cli.parser import add_flag
+from hguide.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from hguide.backends.var import VAR
+    from hguide.cli.settings import Settings
+    from hguide.generator import ScaleGenerator
+
+HELP = """
+Edits a picture with a model that has an encoder (VAR): what lies in the box is made anew and the rest kept
+(--inpaint, the default), or the box is kept and the rest made anew (--outpaint). With --class the new part is of that
+class; the same as the picture's continues it, another one edits it. The picture is cut to its centre and resized to
+the model's size. Writes input.png, one PNG per seed, and sheet.png with all of them.
+"""
+EXAMPLES = """
+hguide edit photo.jpg --box 0.25,0.25,0.75,0.75 --class forest --seeds 0-3
+hguide edit photo.jpg --box 0,0,1,0.5 --outpaint --class beach --guidance "cfg(2) | ssg(0.5)"
+"""
+
+
+def add_arguments(parser: Any) -> None:
+    """Options of `hguide edit`."""
+    parser.add_argument("image", type=str, help="picture of any size.")
+    add_model(parser)
+    parser.add_argument("--box", type=str | list[float], default="0.25,0.25,0.75,0.75", help="y0,x0,y1,x1 in parts.")
+    add_flag(parser, "inpaint", True, "make the box anew and keep the rest.")
+    add_flag(parser, "outpaint", False, "keep the box and make the rest anew.")
+    parser.add_argument("--class", type=int | str | None, default=None, dest="label", help="of the new part; none.")
+    parser.add_argument("--guidance", type=str, default="cfg(1.5) | ssg(1.0)", help="text form; none for none.")
+    parser.add_argument("--seeds", type=Listed, default="0-3", help="one edit each.")
+    parser.add_argument("--out", type=str, default="edits", help="folder.")
+    add_flag(parser, "overwrite", False, "replace files of an earlier edit.")
+    add_sampling(parser, batch_size=16)
+
+
+def run(options: Any) -> None:
+    """Encode, keep, sample, write."""
+    from hguide.cli import lists
+    from hguide.cli.options import load_model, sampler_of, writable_folder
+    from hguide.cli.settings import Settings
+    from hguide.guidance import parse
+    from hguide.images import read_image, to_uint8, write_png
+    from hguide.provenance import device_facts, model_hash, sampler_facts, versions
+
+    guidance, sampler, seeds, box = parse(options.guidance), sampler_of(options), lists.seeds(options.seeds), _box(options)
+    out = writable_folder(options.out)
+    files = [out / f"edit_{seed:06d}.png" for seed in seeds]
+    there = [path for path in (*files, out / "input.png", out / "sheet.png") if path.exists()]
+    if there and not options.overwrite:
+        raise ConfigError(f"{there[0]} is there already; choose another --out, or --overwrite.")
+    model = _editable(load_model(options))
+    label = model.conditions(options.label, 1)[0]
+    image = read_image(Path(options.image).expanduser(), _size(model)).to(model.device)
+    edited = _sample(model, image, box, label, seeds, guidance, sampler, options)
+    out.mkdir(parents=True, exist_ok=True)
+    general = Settings(
+        model=options.model,
+        tokenizer=options.tokenizer,
+        model_hash=model_hash(model),
+        dtype=options.dtype,
+        guidance=str(guidance),
+        sampler=sampler_facts(sampler),
+        condition=label,
+        name="no class" if options.label is None else lists.class_name(model, label),
+        negative=None,
+        seed=0,
+        deterministic=options.deterministic,
+        device=device_facts(model.device),
+        versions=versions(),
+    )
+    kept = {"box": ",".join(f"{edge:g}" for edge in box), "edit": "outpaint" if options.outpaint else "inpaint"}
+    pixels, original = to_uint8(edited), to_uint8(image)
+    for path, seed, each in zip(files, seeds, pixels, strict=True):
+        chunks = replace(general, seed=seed).chunks()
+        # Not under the keyword that `sample --from` repeats, since the picture is not in it.
+        write_png(path, each, {**{k: v for k, v in chunks.items() if k != "hguide"}, "settings": chunks["hguide"], **kept})
+        print(path)
+    write_png(out / "input.png", original[0])
+    write_png(out / "sheet.png", _sheet(general, kept, seeds, original, pixels, box))
+    print(out / "sheet.png")
+
+
+def _box(options: Any) -> tuple[float, float, float, float]:
+    edges = options.box.split(",") if isinstance(options.box, str) else options.box
+    try:
+        y0, x0, y1, x1 = map(float, edges)
+    except ValueError:
+        raise ConfigError(f"a box is four numbers y0,x0,y1,x1 in parts of the picture, got {options.box!r}.") from None
+    return y0, x0, y1, x1
+
+
+def _editable(generator: ScaleGenerator) -> VAR:
+    from hguide.backends.var import VAR
+
+    if not isinstance(generator, VAR):
+        raise ConfigError(f"{generator.name} cannot edit pictures: that needs a VAR model.")
+    return generator
+
+
+def _size(model: VAR) -> tuple[int, int]:
+    stride = model.tokenizer.config.autoencoder.stride
+    height, width = model.scales[-1].grid
+    return height * stride, width * stride
+
+
+def _sample(
+    model: VAR, image: Tensor, box: Any, label: int, seeds: Any, guidance: Any, sampler: Any, options: Any
+) -> Tensor:
+    import torch
+    from tqdm import tqdm
+
+    from hguide.backends.var import Edit, box_mask
+    from hguide.cli.batches import batches, sample_batches
+
+    keep = box_mask(model.scales[-1].grid, box, inside=options.outpaint)
+    editing = model.with_options(edit=Edit(model.encode(image), keep))
+    parts = batches(editing, [(label, seed) for seed in seeds], options.batch_size, options.deterministic)
+    found = []
+    with tqdm(total=len(seeds), unit="image", desc=str(guidance), file=sys.stderr) as progress:
+        for batch in sample_batches(editing, parts, guidance, sampler):
+            found.append(batch.images.cpu())
+            progress.update(len(batch.pairs))
+    return torch.cat(found)
+
+
+def _sheet(
+    settings: Settings, kept: dict[str, str], seeds: list[int], original: np.ndarray, pixels: np.ndarray, box: Any
+) -> np.ndarray:
+    import numpy as np
+
+    from hguide.cli.sheet import Row, labelled_sheet
+
+    marked = original.copy()
+    height, width = marked.shape[1:3]
+    top, left = round(box[0] * height), round(box[1] * width)
+    bottom, right = round(box[2] * height) - 1, round(box[3] * width) - 1
+    for edge in (np.s_[:, top, left : right + 1], np.s_[:, bottom, left : right + 1]):
+        marked[edge] = (255, 60, 30)
+    for edge in (np.s_[:, top : bottom + 1, left], np.s_[:, top : bottom + 1, right]):
+        marked[edge] = (255, 60, 30)
+    row = Row(settings.name, (kept["edit"], settings.guidance), np.concatenate([original, marked, pixels]))
+    columns = ["input", "box", *(f"seed {seed}" for seed in seeds)]
+    return labelled_sheet(f"{settings.model}: {kept['edit']}ing", f"box {kept['box']}", [row], columns)

@@ -1,0 +1,126 @@
+"""The part of a sampling run that guidance takes, at the size of VAR-d16."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hguide.backends.conv_autoencoder import AutoencoderConfig
+from hguide.backends.var import VAR, TokenizerConfig, TransformerConfig, VARTokenizer, VARTransformer
+from hguide.experiments.bench.timing import Spans
+from hguide.generate import generate
+from hguide.generator import ScaleGenerator
+from hguide.grids import Step
+from hguide.guidance import Guidance, Memory, Predictor, parse
+from hguide.sampling import Sampler
+from hguide.streams import COND, Stream
+
+__all__ = ["Share", "TimedGuidance", "guidance_share", "var_d16"]
+
+GUIDANCE = "cfg(1.5) | ssg(1.0)"
+
+
+@dataclass(frozen=True, eq=False)
+class TimedGuidance(Guidance):
+    """Another guidance, and the time it takes.
+
+    Attributes:
+        inner: the guidance.
+        spans: receive one stretch per step.
+    """
+
+    inner: Guidance
+    spans: Spans
+
+    @property
+    def linear(self) -> bool:
+        """As the inner one."""
+        return self.inner.linear
+
+    @property
+    def partial(self) -> bool:
+        """As the inner one."""
+        return self.inner.partial
+
+    def asks(self, stream: Stream, step: Step) -> tuple[Stream, ...]:
+        """As the inner one."""
+        return self.inner.asks(stream, step)
+
+    def weights(self, stream: Stream, step: Step) -> dict[Stream, float]:
+        """As the inner one."""
+        return self.inner.weights(stream, step)
+
+    def bind(self, predictor: Predictor, step: Step, memory: Memory, learned: dict, path: Any = ()) -> Predictor:
+        """As the inner one."""
+        return self.inner.bind(predictor, step, memory, learned, path)
+
+    def apply(
+        self, predictions: Mapping[Stream, Tensor], step: Step, memory: Memory, stream: Stream = COND
+    ) -> tuple[Tensor, dict[Any, Any]]:
+        """As the inner one, timed."""
+        self.spans.start()
+        result = self.inner.apply(predictions, step, memory, stream)
+        self.spans.stop()
+        return result
+
+
+@dataclass(frozen=True)
+class Share:
+    """Time in guidance and in all, medians over runs.
+
+    Attributes:
+        guidance_ms: in the guidance of all steps.
+        total_ms: of the whole call of `generate`, decoding included.
+        ratio: median of the runs' own ratios.
+        runs: their number.
+    """
+
+    guidance_ms: float
+    total_ms: float
+    ratio: float
+    runs: int
+
+
+def guidance_share(
+    generator: ScaleGenerator, *, runs: int, batch: int = 1, guidance: str = GUIDANCE, sampler: Sampler | None = None
+) -> Share:
+    """Sample images with CFG and SSG, and time the guidance inside the same runs.
+
+    Args:
+        generator: to sample from; one untimed run comes first.
+        runs: timed runs.
+        batch: images per run.
+        guidance: in its text form.
+        sampler: of the draws.
+
+    Returns:
+        The share of the time.
+    """
+    inside, whole = [], []
+    for run in range(runs + 1):
+        spans, total = Spans(generator.device), Spans(generator.device)
+        seeds = range(run * batch, (run + 1) * batch)
+        total.start()
+        generate(generator, 0, TimedGuidance(parse(guidance), spans), sampler, seeds=seeds)
+        total.stop()
+        if run:
+            inside.append(spans.total_ms())
+            whole.append(total.total_ms())
+    ratios = [part / all_ for part, all_ in zip(inside, whole, strict=True)]
+    return Share(statistics.median(inside), statistics.median(whole), statistics.median(ratios), runs)
+
+
+def var_d16(device: torch.device, dtype: torch.dtype) -> VAR:
+    """VAR-d16 at 256 pixels with random weights: the work is the same, the picture is noise."""
+    sides = TokenizerConfig().patch_nums
+    config = TransformerConfig(sides, depth=16, width=1024, heads=16, classes=1000, vocabulary=4096, latent_channels=32)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformer = VARTransformer(config).to(device, dtype)
+        tokenizer = VARTokenizer(TokenizerConfig(AutoencoderConfig())).to(device, dtype)
+    return VAR(transformer, tokenizer, name="var-d16, random weights")

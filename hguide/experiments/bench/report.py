@@ -1,0 +1,141 @@
+"""What the benchmark found: one row per figure, with its target and its verdict."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["MET", "NOT_MEASURED", "NOT_MET", "BenchReport", "BenchRow"]
+
+MET, NOT_MET, NOT_MEASURED = "met", "not met", "not measured"
+_HEADER = ("what", "ms", "against ms", "ratio", "quickest", "target", "n", "verdict")
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """One figure.
+
+    Attributes:
+        what: in words.
+        quantity: "update / floor", "reference / update" or "guidance / total".
+        ratio: the figure; None where it was not measured.
+        target: that it is held against.
+        at_least: whether the target is a lower bound; else it is an upper one.
+        ms: time of what is judged.
+        against_ms: of what it is compared with: the floor, the transform-per-call form, the whole run.
+        samples: behind the median.
+        note: why it was not measured, or what to know about it.
+        shown: whether the short table has it even where its target is met.
+        quickest_ratio: the same by the quickest sample of each, where known: what a busy machine disturbs least.
+        details: further numbers, for the JSON.
+    """
+
+    what: str
+    quantity: str
+    ratio: float | None
+    target: float
+    at_least: bool = False
+    ms: float | None = None
+    against_ms: float | None = None
+    samples: int = 0
+    note: str = ""
+    shown: bool = True
+    quickest_ratio: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """ "met", "not met" or "not measured"."""
+        if self.ratio is None or not math.isfinite(self.ratio):
+            return NOT_MEASURED
+        return MET if (self.ratio >= self.target if self.at_least else self.ratio <= self.target) else NOT_MET
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """All figures of one run on one machine.
+
+    Attributes:
+        machine: facts of the machine.
+        settings: of the run.
+        rates: bandwidth and GEMM rate on large operands.
+        rows: the figures.
+        seconds: the whole benchmark took.
+    """
+
+    machine: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    rates: Mapping[str, float]
+    rows: tuple[BenchRow, ...]
+    seconds: float
+
+    def of(self, verdict: str) -> tuple[BenchRow, ...]:
+        """The rows with a verdict."""
+        return tuple(row for row in self.rows if row.verdict == verdict)
+
+    @property
+    def ok(self) -> bool:
+        """True where something was measured and no target was missed."""
+        return bool(self.of(MET)) and not self.of(NOT_MET)
+
+    def text(self, *, every: bool = False) -> str:
+        """Machine, table and summary.
+
+        Args:
+            every: all rows; else the small grids that meet their target are left out.
+        """
+        rows = [row for row in self.rows if every or row.shown or row.verdict == NOT_MET]
+        lines = [*self._facts(), "", *_table([_HEADER, *map(_cells, rows)])]
+        left = len(self.rows) - len(rows)
+        if left:
+            lines.append(f"({left} smaller grids that meet the target are in the JSON only)")
+        counts = ", ".join(f"{len(self.of(verdict))} {verdict}" for verdict in (MET, NOT_MET, NOT_MEASURED))
+        return "\n".join([*lines, "", f"targets: {counts}; {self.seconds:.0f} s."])
+
+    def json(self) -> str:
+        """All of it, rows with their verdicts."""
+        content = asdict(self) | {"format": _FORMAT}
+        content["rows"] = [asdict(row) | {"verdict": row.verdict} for row in self.rows]
+        return json.dumps(content, indent=1) + "\n"
+
+    def _facts(self) -> list[str]:
+        facts = self.machine
+        load = facts.get("load_before")
+        return [
+            f"{facts['name']} ({facts['type']}), {facts['processor']}, {facts['threads']} threads of "
+            f"{facts['cores']} cores, {facts['instructions']}, torch {facts['versions']['torch']}, "
+            f"load {'unknown' if load is None else load}",
+            f"read-read-write {self.rates['bandwidth'] / 1e9:.1f} GB/s, product {self.rates['gemm'] / 1e9:.0f} GFLOP/s "
+            f"on large operands, {self.settings['dtype']}; floors are measured again at each shape",
+        ]
+
+
+def _cells(row: BenchRow) -> tuple[str, ...]:
+    percent = row.quantity == "guidance / total"
+
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.{3 if value < 10 else 1}f}"
+
+    def figure(value: float) -> str:
+        return f"{100 * value:.2g} %" if percent else f"{value:.{2 if value < 10 else 0}f}x"
+
+    target = ("at least " if row.at_least else "at most ") + (
+        f"{100 * row.target:g} %" if percent else f"{row.target:g}x"
+    )
+    ratio, quickest = ("-" if value is None else figure(value) for value in (row.ratio, row.quickest_ratio))
+    verdict = row.verdict + (f" ({row.note})" if row.note else "")
+    what = f"{row.what}: {row.quantity}"
+    return what, number(row.ms), number(row.against_ms), ratio, quickest, target, str(row.samples or "-"), verdict
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER) - 1)]
+    lines = []
+    for row in rows:
+        right = [cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:], strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *right, row[-1]]))
+    return lines

@@ -1,0 +1,194 @@
+"""SSG's update between two grids: its time, its floor, and the transform-per-call form beside it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+import torch
+from torch import Tensor
+
+from hguide.errors import NumericalError
+from hguide.experiments.bench.floors import products, traffic
+from hguide.experiments.bench.shapes import Shapes
+from hguide.experiments.bench.timing import Job, Timing, measure, timed
+from hguide.grids import Grid
+from hguide.priors import DSE, extrapolate, operator
+from hguide.priors.operators import Factors
+
+__all__ = ["Pair", "measure_pair", "pairs_of", "workspace"]
+
+_BETA = 0.5
+# Of the largest logit; the two forms add in another order.
+_AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+_REFERENCE_REPEAT, _LONG_MS = 3, 1000.0
+
+Buffers = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The update between two consecutive grids.
+
+    Attributes:
+        source: `(h, w)`.
+        target: `(H, W)`.
+        form: "dense" or "factors", as the compiled prior is.
+        update: of the update.
+        traffic: bytes over bandwidth.
+        product: operations over GEMM rate, in the quicker form.
+        quicker: that form.
+        gigabytes: that the update reads and writes, without the prior.
+        gigaoperations: of the quicker form.
+        reference: of the transform-per-call form, where it was run.
+    """
+
+    source: Grid
+    target: Grid
+    form: str
+    update: Timing
+    traffic: Timing
+    product: Timing
+    quicker: str
+    gigabytes: float
+    gigaoperations: float
+    reference: Timing | None
+
+    @property
+    def floor_ms(self) -> float:
+        """The larger of the two floors."""
+        return max(self.traffic.ms, self.product.ms)
+
+    @property
+    def quickest_ratio(self) -> float:
+        """Update over floor by the quickest sample of each, which other processes disturb least."""
+        return self.update.quickest_ms / max(self.traffic.quickest_ms, self.product.quickest_ms)
+
+    @property
+    def grids(self) -> str:
+        """In words."""
+        return f"{self.source[0]}x{self.source[1]} -> {self.target[0]}x{self.target[1]}"
+
+
+def workspace(shapes: Shapes, batch: int, device: torch.device, dtype: torch.dtype) -> Buffers:
+    """Three flat buffers of the largest map: this step's logits, those before, the result; every pair uses parts."""
+    size = batch * max(side * side for side in shapes.sides) * shapes.channels
+    generator = torch.Generator(device).manual_seed(0)
+    now, before = (torch.empty(size, device=device, dtype=dtype).uniform_(-8, 8, generator=generator) for _ in range(2))
+    return now, before, torch.zeros(size, device=device, dtype=dtype)
+
+
+def pairs_of(
+    shapes: Shapes, batch: int, device: torch.device, dtype: torch.dtype, *, repeat: int, budget_s: float, largest: int
+) -> Iterator[Pair]:
+    """The pairs of a schedule, coarse to fine, each measured when it is asked for.
+
+    Args:
+        shapes: of the model.
+        batch: b.
+        device: where the update runs.
+        dtype: of the logits.
+        repeat: samples of each time.
+        budget_s: for the samples of a pair.
+        largest: how many pairs to measure, from the last; 0 for all.
+    """
+    buffers = workspace(shapes, batch, device, dtype)
+    wanted = shapes.pairs[-largest:]
+    # Transforms take seconds per map: all the larger pairs at the smallest batch, the largest alone at the others.
+    slow = wanted[-3:] if batch == shapes.batches[0] else wanted[-1:]
+    for source, target in wanted:
+        referenced = (source, target) in slow
+        yield measure_pair(
+            source, target, shapes.channels, batch, buffers, repeat=repeat, budget_s=budget_s, referenced=referenced
+        )
+
+
+@torch.no_grad()
+def measure_pair(
+    source: Grid,
+    target: Grid,
+    channels: int,
+    batch: int,
+    buffers: Buffers,
+    *,
+    repeat: int,
+    budget_s: float,
+    referenced: bool,
+) -> Pair:
+    """One pair: update, floors and, where asked for, the transform-per-call form.
+
+    Args:
+        source: `(h, w)`.
+        target: `(H, W)`.
+        channels: v.
+        batch: b.
+        buffers: flat, at least b H W v elements each.
+        repeat: samples of each time.
+        budget_s: for the samples.
+        referenced: whether to run the transform-per-call form.
+
+    Raises:
+        NumericalError: the two forms disagree.
+    """
+    prior, (now, _, _) = DSE(), buffers
+    device, dtype = now.device, now.dtype
+    logits, previous, out = (
+        _map(buffer, batch, grid, channels) for buffer, grid in zip(buffers, (target, source, target), strict=True)
+    )
+    matrix = operator(prior, source, target, None, device, dtype)
+    elements = 2 * logits.numel() + previous.numel()
+    forms = products(source, target, channels, batch, len(prior.factors(source, target)), device=device, dtype=dtype)
+
+    def update() -> Tensor:
+        return extrapolate(logits, previous, matrix, _BETA, out=out)
+
+    jobs: dict[str, Job] = {
+        "update": update,
+        "traffic": traffic(buffers, elements),
+    }
+    jobs |= {f"{form} {place}": each.job for form, found in forms.items() for place, each in enumerate(found)}
+    timings = measure(jobs, device, repeat=repeat, budget_s=budget_s)
+    whole = {
+        form: reduce(add, (each.whole_of(timings[f"{form} {place}"]) for place, each in enumerate(found)))
+        for form, found in forms.items()
+    }
+    quicker = min(whole, key=lambda form: whole[form].ms)
+    return Pair(
+        source=source,
+        target=target,
+        form="factors" if isinstance(matrix, Factors) else "dense",
+        update=timings["update"],
+        traffic=timings["traffic"],
+        product=whole[quicker],
+        quicker=quicker,
+        gigabytes=elements * logits.element_size() / 1e9,
+        gigaoperations=sum(each.whole for each in forms[quicker]) / 1e9,
+        reference=_reference(prior, logits, previous, update(), target) if referenced else None,
+    )
+
+
+def _map(buffer: Tensor, batch: int, grid: Grid, channels: int) -> Tensor:
+    return buffer[: batch * grid[0] * grid[1] * channels].view(batch, *grid, channels)
+
+
+def _reference(prior: DSE, logits: Tensor, previous: Tensor, updated: Tensor, target: Grid) -> Timing:
+    """Time of the same update by transforms of every map, after a check that it is the same."""
+
+    def job() -> Tensor:
+        return logits + _BETA * (logits - prior.reference(previous, target))
+
+    prior.reference(previous[:1, ..., :1], target)
+    first, result = timed(job, logits.device)
+    error = float((result - updated).abs().max()) / float(updated.abs().max())
+    if not error <= _AGREEMENT[logits.dtype]:
+        raise NumericalError(
+            f"the update on {tuple(logits.shape)} differs from the transform-per-call form by {error:.2g} of the "
+            "largest logit; times of a wrong result are not reported."
+        )
+    del result
+    again = 0 if first > _LONG_MS else _REFERENCE_REPEAT - 1
+    samples = [first, *(timed(job, logits.device)[0] for _ in range(again))]
+    return Timing(statistics.median(samples), min(samples), len(samples))
