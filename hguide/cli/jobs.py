@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from hguide.errors import ConfigError, near_matches
 
-__all__ = ["ClassJob", "FunctionJob", "choose"]
+__all__ = ["Job", "choose"]
 
 
 @dataclass(frozen=True)
-class ClassJob:
+class Job:
     """A job whose options are the fields of a dataclass.
 
     Attributes:
@@ -38,41 +40,12 @@ class ClassJob:
         parser.add_class_arguments(self._options())
 
     def run(self, options: Any) -> int:
-        """Run the job, print what it returns."""
+        """Run the job, print what it returns; lines of progress go to stderr."""
         cls = self._options()
         values = {each.name: getattr(options, each.name) for each in fields(cls) if each.init}
-        return _shown(getattr(_imported(self.module), self.function)(cls(**values)))
-
-
-@dataclass(frozen=True)
-class FunctionJob:
-    """A job whose options are the arguments of a function.
-
-    Attributes:
-        HELP: what it does.
-        EXAMPLES: command lines.
-        module: where it is found; imported only when the job is chosen.
-        function: its name.
-    """
-
-    HELP: str
-    EXAMPLES: str
-    module: str
-    function: str = "run"
-
-    def add_arguments(self, parser: Any) -> None:
-        """The arguments as options."""
-        parser.add_function_arguments(getattr(_imported(self.module), self.function))
-
-    def run(self, options: Any) -> int:
-        """Run the job, print what it returns."""
-        import inspect
-
         function = getattr(_imported(self.module), self.function)
-        return _shown(function(**{name: getattr(options, name) for name in inspect.signature(function).parameters}))
-
-
-Job = ClassJob | FunctionJob
+        extra = {"progress": _progress} if "progress" in inspect.signature(function).parameters else {}
+        return _shown(function(cls(**values), **extra))
 
 
 def choose(command: str, jobs: Mapping[str, Job], arguments: Sequence[str]) -> tuple[Job | None, list[str], str]:
@@ -95,6 +68,10 @@ def choose(command: str, jobs: Mapping[str, Job], arguments: Sequence[str]) -> t
 
 def _imported(module: str) -> Any:
     return importlib.import_module(module)
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _shown(result: Any) -> int:

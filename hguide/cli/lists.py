@@ -50,8 +50,9 @@ def conditions(generator: ScaleGenerator, classes: Listed | None, prompts: Liste
     """
     if classes is not None and prompts is not None:
         raise ConfigError("give classes or prompts, not both.")
+    found: list[int | str]
     if prompts is not None:
-        found = _lines(prompts)
+        found = [*_lines(prompts)]
     elif classes is None:
         found = list(range(_class_count(generator)))
     else:

@@ -78,8 +78,10 @@ def _run(name: str, arguments: list[str]) -> int:
 
     command: Any = importlib.import_module(f"hguide.cli.commands.{name}")
     if hasattr(command, "chosen"):
-        # A command of several jobs, whose options are those of the job that was asked for.
-        command, arguments, name = command.chosen(arguments)
+        # A command of several jobs; their options are dataclass fields, which are spelled with underscores.
+        command, arguments, name = command.chosen(_spelled(arguments, "_"))
+    else:
+        arguments = _spelled(arguments, "-")
     if command is None:
         return 0
     parser = command_parser(name, command)
@@ -90,13 +92,21 @@ def _run(name: str, arguments: list[str]) -> int:
     return command.run(options) or 0
 
 
+def _spelled(arguments: list[str], between: str) -> list[str]:
+    """Options with one sign between their words, so that --batch-size and --batch_size are the same."""
+    found = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if option.startswith("--") and option != "--print_config":
+            option = "--" + option[2:].replace("-", between).replace("_", between)
+        found.append(option + equals + value)
+    return found
+
+
 def _message(error: Exception) -> str:
-    text = " ".join(line.strip() for line in str(error).splitlines()) if _is_parsing(error) else str(error)
-    return text.strip()
-
-
-def _is_parsing(error: Exception) -> bool:
-    return isinstance(error, argparse.ArgumentError)
+    if isinstance(error, argparse.ArgumentError):
+        return " ".join(line.strip() for line in str(error).splitlines())
+    return str(error).strip()
 
 
 def _help() -> str:

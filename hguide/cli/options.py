@@ -72,8 +72,6 @@ def _device(name: str) -> Any:
 
 def sampler_of(options: Any) -> Sampler:
     """The sampler that the options of `add_sampling` describe."""
-    from hguide.sampling import Sampler
-
     if options.batch_size < 1:
         raise ConfigError(f"batch-size is at least 1, got {options.batch_size}.")
     return sampler_from({name: getattr(options, name) for name in ("temperature", "top_k", "top_p")})

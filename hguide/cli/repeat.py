@@ -35,9 +35,9 @@ def repeat(source: Path, options: Any) -> int:
     settings = read_settings(source)
     target = writable_folder(options.out) / source.name
     itself = target.resolve() == source.resolve()
-    if target.exists() and not itself and not options.overwrite:
-        if read_settings(target).same_image(settings):
-            raise ConfigError(f"{target} holds another image: choose another --out, or --overwrite.")
+    in_the_way = target.exists() and not itself and not options.overwrite
+    if in_the_way and read_settings(target).same_image(settings):
+        raise ConfigError(f"{target} holds another image: choose another --out, or --overwrite.")
     described = Namespace(
         model=settings.model, tokenizer=settings.tokenizer, device=options.device, dtype=settings.dtype
     )

@@ -86,7 +86,10 @@ def labelled_sheet(
 
 def _column_name(canvas: Any, name: str, left: int, width: int, top: int) -> None:
     first, _, second = name.partition("\n")
-    for text, largest, colour, y in ((first, LABEL_SIZE, INK, top), (second, NOTE_SIZE, MUTED, top + line_height(LABEL_SIZE))):
+    for text, largest, colour, y in (
+        (first, LABEL_SIZE, INK, top),
+        (second, NOTE_SIZE, MUTED, top + line_height(LABEL_SIZE)),
+    ):
         shown, size = fitting(text, width, largest)
         draw_lines(canvas, (left + (width - text_width(shown, size)) // 2, y + largest - size), [(shown, size, colour)])
 

@@ -46,7 +46,10 @@ def strip(title: str, subtitle: str, steps: Sequence[StepTrace]) -> UInt8[np.nda
         (heats, "semantic residual", "energy of each token; each map has its own range"),
         (bars, "mean energy", "of |l - P l'| squared per token, and relative to |l| squared"),
     ):
-        lines = [(label, LABEL_SIZE, INK), *((line, NOTE_SIZE, MUTED) for line in wrapped(note, LABEL - GAP, NOTE_SIZE))]
+        lines = [
+            (label, LABEL_SIZE, INK),
+            *((line, NOTE_SIZE, MUTED) for line in wrapped(note, LABEL - GAP, NOTE_SIZE)),
+        ]
         draw_lines(canvas, (MARGIN, top), lines)
     most = max((step.energy for step in steps if step.energy is not None), default=1.0)
     for place, step in enumerate(steps):

@@ -13,7 +13,7 @@ from hguide import COND, UNCOND, Binary, Categorical, Corruption, Perturbation, 
 from hguide.backends.toy import ToyGenerator
 from hguide.errors import ConfigError, NumericalError, StreamError
 from hguide.generate import generate, run
-from hguide.guidance import Guidance, from_callable
+from hguide.guidance import SSG, Guidance, from_callable
 from hguide.noise import SeededNoise
 from hguide.testing import check_generator
 
@@ -55,7 +55,7 @@ def test_ssg_with_the_toys_optimum_returns_the_true_logits(options: dict[str, An
     while (step := toy.next_step(state)) is not None:
         truth = toy.truth(state, step, COND)
         logits = toy.predict(state, step, (COND,), {COND: 1.0})
-        guided, memory = toy.optimum().apply(logits, step, memory)
+        guided, memory = SSG(toy.optimal_strength, prior=toy.prior).apply(logits, step, memory)
         if step.positions is not None:
             truth = truth.flatten(1, 2).gather(1, step.positions[..., None].expand(-1, -1, truth.shape[-1]))
         worst_guided = max(worst_guided, (guided - truth).abs().max().item())
@@ -171,7 +171,8 @@ def test_weights_reach_the_residual() -> None:
     from hguide.sampling import Replay
 
     images = [
-        toy.decode(run(toy, [1], text, Replay(tokens=tokens), noise=SeededNoise([1]))) for text in ("none", "cfg(w=3.0)")
+        toy.decode(run(toy, [1], text, Replay(tokens=tokens), noise=SeededNoise([1])))
+        for text in ("none", "cfg(w=3.0)")
     ]
     assert not torch.equal(*images)
 

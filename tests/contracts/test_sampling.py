@@ -115,7 +115,9 @@ def test_bits_are_two_channels_with_one_sigmoid() -> None:
     step = Step(0, 1, 0, Scale(0, 1, 1))
     bits = Sampler(temperature=2.0).bits(differences, SeededNoise(range(20000)), step).float()
     assert torch.allclose(bits.mean((0, 1, 2)), torch.sigmoid(differences[0, 0, 0] / 2), atol=0.012)
-    assert torch.equal(Sampler(top_k=1).bits(differences[:1], SeededNoise([0]), step)[0, 0, 0, :2], torch.tensor([1, 0]))
+    assert torch.equal(
+        Sampler(top_k=1).bits(differences[:1], SeededNoise([0]), step)[0, 0, 0, :2], torch.tensor([1, 0])
+    )
     likely = Sampler(top_p=0.5).bits(differences, SeededNoise(range(20000)), step)
     assert likely[..., 0].all()
     assert not likely[..., 1].any()
@@ -123,7 +125,9 @@ def test_bits_are_two_channels_with_one_sigmoid() -> None:
 
 def test_replay_gives_back_what_was_recorded() -> None:
     tokens = torch.arange(12).reshape(2, 2, 3)
-    assert torch.equal(Replay(tokens=[tokens, tokens + 1]).categorical(logits_of(0), SeededNoise([0, 1]), STEP), tokens + 1)
+    assert torch.equal(
+        Replay(tokens=[tokens, tokens + 1]).categorical(logits_of(0), SeededNoise([0, 1]), STEP), tokens + 1
+    )
     assert torch.equal(Replay(tokens={(1, 0): tokens}).categorical(logits_of(0), SeededNoise([0, 1]), STEP), tokens)
     with pytest.raises(ShapeError, match="no recorded tokens for step 1, call 0"):
         Replay(tokens=[tokens]).categorical(logits_of(0), SeededNoise([0, 1]), STEP)

@@ -25,7 +25,10 @@ from hguide.schedules import Constant, Cosine, Linear, Power, Ramp, Table
         ("cfg(1.5, schedule=constant)", CFG(1.5, schedule=Constant())),
         ("ssg(0.8, prior=dse(gain=amplitude), schedule=linear)", SSG(0.8, prior=DSE(gain="amplitude"))),
         ("ssg(prior=dse(dft, bicubic, zero, 1.25))", SSG(prior=DSE("dft", "bicubic", "zero", 1.25))),
-        ("ssg(prior=nearest, schedule=cosine(0.5), start=0.25)", SSG(prior=Nearest(), schedule=Cosine(0.5), start=0.25)),
+        (
+            "ssg(prior=nearest, schedule=cosine(0.5), start=0.25)",
+            SSG(prior=Nearest(), schedule=Cosine(0.5), start=0.25),
+        ),
         ("ssg(table([0, 0.5]), remember=output)", SSG(Table((0.0, 0.5)), remember="output")),
         ("ssg(prior=lowpass(linear(0.5)))", SSG(prior=LowPass(Linear(0.5)))),
         ("ssg(0.5, schedule=power(exponent=2))", SSG(0.5, schedule=Power(exponent=2.0))),

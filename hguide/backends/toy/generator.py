@@ -44,8 +44,8 @@ class ToyGenerator(ScaleGenerator):
     """True logits t_k plus the drift that guidance should undo.
 
     The model predicts l_k = (1 - a_k) t_k + a_k P l_{k-1}: it repeats a part a_k of what the step before said.
-    Scaled Spatial Guidance with beta_k = a_k / (1 - a_k) and the same prior P returns t_k exactly; `optimum()` is that
-    guidance. t_k depends on the class and, through `coupling`, on the tokens of the scale before.
+    Scaled Spatial Guidance with beta_k = a_k / (1 - a_k) (`optimal_strength`) and the same prior P returns t_k exactly.
+    t_k depends on the class and, through `coupling`, on the tokens of the scale before.
 
     Args:
         grids: of the scales.
@@ -99,11 +99,10 @@ class ToyGenerator(ScaleGenerator):
         """Of the palette."""
         return hashlib.sha256(self.palette.numpy().tobytes()).hexdigest()
 
-    def optimum(self) -> Any:
-        """The guidance that returns the true logits."""
-        from hguide.guidance import SSG
-
-        return SSG(strength=tuple(a / (1.0 - a) for a in self.drift), prior=self.prior)
+    @property
+    def optimal_strength(self) -> tuple[float, ...]:
+        """beta_k = a_k / (1 - a_k), with which Scaled Spatial Guidance over `prior` returns the true logits."""
+        return tuple(part / (1.0 - part) for part in self.drift)
 
     def conditions(self, condition: Any, samples: int) -> list[int]:
         """Class indices from 0 to classes - 1."""

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from hguide.cli.jobs import FunctionJob, Job, choose
+from hguide.cli.jobs import Job, choose
 
 JOBS: Mapping[str, Job] = MappingProxyType(
     {
-        "guidance": FunctionJob(
+        "guidance": Job(
             "Measure the SSG update against what memory and arithmetic allow, and against transforms per call.",
-            "hguide bench guidance",
+            "hguide bench guidance --quick true\nhguide bench guidance --end_to_end 20 --threads 2",
             "hguide.experiments.bench.guidance",
+            "BenchConfig",
         ),
     }
 )

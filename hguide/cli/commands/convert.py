@@ -38,9 +38,11 @@ def run(options: Any) -> None:
     from hguide.backends.var.files import load, save
 
     model = load(options.source, tokenizer=options.tokenizer)
-    facts = {"source": {"name": options.source, "hash": model_hash(model), "versions": versions()}}
+    found = model_hash(model)
+    facts = {"source": {"name": options.source, "hash": found, "versions": versions()}}
     save(model, out, dtype=getattr(torch, options.dtype), facts={**_training(options.source), **facts})
-    print(f"{out}: {model.name}, {out.stat().st_size / 1e6:.1f} MB, {options.dtype}, hash of the source {model_hash(model)}")
+    size = f"{out.stat().st_size / 1e6:.1f} MB, {options.dtype}"
+    print(f"{out}: {model.name}, {size}, hash of the source {found}")
 
 
 def _training(source: str) -> dict[str, Any]:

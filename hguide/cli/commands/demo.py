@@ -147,9 +147,7 @@ def _draw_grid(
 
     several = len({seed for _, seed in pairs}) > 1
     columns = [class_name(generator, c) + (f"\nseed {seed}" if several else "") for c, seed in pairs]
-    rows = [
-        Row(_label(each.guidance), _notes(each), to_uint8(images[: len(pairs)])) for each, images in runs
-    ]
+    rows = [Row(_label(each.guidance), _notes(each), to_uint8(images[: len(pairs)])) for each, images in runs]
     shown = "class and seed" if several else f"one per class, seed {pairs[0][1]}"
     title = f"{generator.name}: the same seeds under {len(rows)} guidances"
     subtitle = f"columns: {shown}; numbers on the left are of all {runs[0][0].images} images of a row"
@@ -179,7 +177,9 @@ def _draw_strip(
 
     title = f"{class_name(generator, pair[0])}, seed {pair[1]}, growing over {len(steps)} scales"
     subtitle = f"{generator.name}, {guidance}; the residual is l - P l' with P = {text_of(prior_of(guidance))}"
-    write_png(path, strip(title, subtitle, steps), {"hguide": json.dumps({"schema": SCHEMA, "guidance": str(guidance)})})
+    write_png(
+        path, strip(title, subtitle, steps), {"hguide": json.dumps({"schema": SCHEMA, "guidance": str(guidance)})}
+    )
 
 
 def _record(

@@ -37,7 +37,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("image", type=str, help="picture of any size.")
     add_model(parser)
     parser.add_argument("--box", type=str | list[float], default="0.25,0.25,0.75,0.75", help="y0,x0,y1,x1 in parts.")
-    add_flag(parser, "inpaint", True, "make the box anew and keep the rest.")
+    add_flag(parser, "inpaint", False, "make the box anew and keep the rest; so it is without --outpaint.")
     add_flag(parser, "outpaint", False, "keep the box and make the rest anew.")
     parser.add_argument("--class", type=int | str | None, default=None, dest="label", help="of the new part; none.")
     parser.add_argument("--guidance", type=str, default="cfg(1.5) | ssg(1.0)", help="text form; none for none.")
@@ -56,7 +56,14 @@ def run(options: Any) -> None:
     from hguide.images import read_image, to_uint8, write_png
     from hguide.provenance import device_facts, model_hash, sampler_facts, versions
 
-    guidance, sampler, seeds, box = parse(options.guidance), sampler_of(options), lists.seeds(options.seeds), _box(options)
+    if options.inpaint and options.outpaint:
+        raise ConfigError("give --inpaint or --outpaint, not both.")
+    guidance, sampler, seeds, box = (
+        parse(options.guidance),
+        sampler_of(options),
+        lists.seeds(options.seeds),
+        _box(options),
+    )
     out = writable_folder(options.out)
     files = [out / f"edit_{seed:06d}.png" for seed in seeds]
     there = [path for path in (*files, out / "input.png", out / "sheet.png") if path.exists()]
@@ -87,7 +94,9 @@ def run(options: Any) -> None:
     for path, seed, each in zip(files, seeds, pixels, strict=True):
         chunks = replace(general, seed=seed).chunks()
         # Not under the keyword that `sample --from` repeats, since the picture is not in it.
-        write_png(path, each, {**{k: v for k, v in chunks.items() if k != "hguide"}, "settings": chunks["hguide"], **kept})
+        write_png(
+            path, each, {**{k: v for k, v in chunks.items() if k != "hguide"}, "settings": chunks["hguide"], **kept}
+        )
         print(path)
     write_png(out / "input.png", original[0])
     write_png(out / "sheet.png", _sheet(general, kept, seeds, original, pixels, box))
@@ -154,4 +163,4 @@ def _sheet(
         marked[edge] = (255, 60, 30)
     row = Row(settings.name, (kept["edit"], settings.guidance), np.concatenate([original, marked, pixels]))
     columns = ["input", "box", *(f"seed {seed}" for seed in seeds)]
-    return labelled_sheet(f"{settings.model}: {kept['edit']}ing", f"box {kept['box']}", [row], columns)
+    return labelled_sheet(f"{Path(settings.model).name}: {kept['edit']}ing", f"box {kept['box']}", [row], columns)

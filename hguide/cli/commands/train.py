@@ -6,26 +6,26 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from hguide.cli.jobs import ClassJob, Job, choose
+from hguide.cli.jobs import Job, choose
 
 TRAINING = "hguide.experiments.training"
 
 JOBS: Mapping[str, Job] = MappingProxyType(
     {
-        "features": ClassJob(
+        "features": Job(
             "Train the feature network that measures and class accuracies stand on.",
             "hguide train features --data ucmerced96 --out runs/features",
             f"{TRAINING}.features",
             "FeaturesConfig",
         ),
-        "tokenizer": ClassJob(
+        "tokenizer": Job(
             "Train the multi-scale tokenizer (VQVAE). The same command resumes.",
             "hguide train tokenizer --data ucmerced96 --out runs/tokenizer --minutes 60\n"
             "hguide train tokenizer --config tokenizer.yaml",
             f"{TRAINING}.tokenizer",
             "TokenizerTrainingConfig",
         ),
-        "generator": ClassJob(
+        "generator": Job(
             "Train the next-scale transformer on a trained tokenizer. The same command resumes.",
             "hguide train generator --data ucmerced96 --tokenizer runs/tokenizer/tokenizer.safetensors --out runs/var",
             f"{TRAINING}.generator",

@@ -55,7 +55,7 @@ class Folder:
     Args:
         path: of the folder.
         files: that are to be replayed.
-        config: content of its config.json, empty where there is none.
+        config: content of its config.json, or of the nearest one above; empty where there is none.
         absent: cases that the configuration has settings for, but that are not there.
     """
 

@@ -106,16 +106,24 @@ def _folders(directory: Path, only: Sequence[str]) -> list[Folder]:
         files = [file for file in files if any(_wanted(file.case, wanted) for wanted in only)]
     folders = []
     for path in sorted({file.path.parent for file in files}):
-        config = read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
-        if not isinstance(config, dict):
-            raise ConfigError(f"{path / CONFIG}: holds a {type(config).__name__}, expected an object of settings.")
+        config = _config(path, directory)
         here = tuple(file for file in files if file.path.parent == path)
         folders.append(Folder(path, here, config, () if only else _absent(path, directory, config)))
     return folders
 
 
+def _config(path: Path, directory: Path) -> dict[str, Any]:
+    """Of the folder, or of the nearest folder above it inside the directory; empty where there is none."""
+    above = [path, *path.parents]
+    found = next((each / CONFIG for each in above[: above.index(directory) + 1] if (each / CONFIG).is_file()), None)
+    config = {} if found is None else read_json(found)
+    if not isinstance(config, dict):
+        raise ConfigError(f"{found}: holds a {type(config).__name__}, expected an object of settings.")
+    return config
+
+
 def _absent(path: Path, directory: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
-    family = _family(config)
+    family = _family(config) if (path / CONFIG).is_file() else None
     stated = [] if family is None else family.files(config)
     prefix = path.relative_to(directory)
     return tuple((prefix / name).as_posix() for name in stated if not (path / f"{name}.safetensors").is_file())
@@ -142,7 +150,7 @@ def _replay(folder: Folder) -> Iterator[tuple[RecordedFile, list[Comparison]]]:
     family = _family(folder.config)
     if family is None:
         for file in folder.files:
-            yield file, [_listed(file, "config.json describes no family known here")]
+            yield file, list(_guarded(file, _listed(file, "config.json describes no family known here")))
         return
     model = _load(family.model)(folder.path, folder.config)
     replay = _load(family.replay)
@@ -159,8 +167,8 @@ def _guarded(file: RecordedFile, comparisons: Iterator[Comparison]) -> Iterator[
         yield Comparison(file.case, "replay", math.inf, 0.0, f"{name}{error}", 0)
 
 
-def _listed(file: RecordedFile, reason: str) -> Comparison:
-    return Comparison(file.case, "all", None, 0.0, reason, len(file.names))
+def _listed(file: RecordedFile, reason: str) -> Iterator[Comparison]:
+    yield Comparison(file.case, "all", None, 0.0, reason, len(file.names))
 
 
 def _load(place: str) -> Any:

@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from hguide.backends.checkpoints import read_state_dict
-from hguide.errors import ConfigError
 from hguide.experiments.parity.folder import Folder, RecordedFile, read_json
 from hguide.experiments.parity.manifest_case import compare_manifest, compare_phi_index
 from hguide.experiments.parity.recording import Recording
@@ -72,7 +71,9 @@ def _replay(recording: Recording, file: RecordedFile, config: Mapping[str, Any],
         replay_quantizer(recording, config.get("quant_resi", 0.5))
         return
     if not config:
-        raise ConfigError(f"{recording.case}: there is no config.json beside it.")
+        for name in recording.tensors:
+            recording.leave(name, "no config.json beside it")
+        return
     _compare_weights(recording, model)
     if "labels" in recording and model.has_transformer:
         replay_run(recording, model, {**_stated_labels(config, stem), **config.get(stem, config.get("sampling", {}))})

@@ -80,7 +80,7 @@ class TokenizerTraining(TrainingModule):
             load_tokenizer_weights(network, config.init)
         self.set_network(network)
         self.distance = PerceptualDistance(config.squeezenet, zoom=config.perceptual_zoom) if config.squeezenet else None
-        self.register_buffer("usage", torch.ones(config.vocabulary))
+        self.register_buffer("usage", torch.zeros(config.vocabulary))
         self.usage: Tensor
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
