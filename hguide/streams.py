@@ -75,7 +75,7 @@ class Stream:
         return replace(self, perturb=perturbation)
 
     def __str__(self) -> str:
-        parts = [self.condition]
+        parts: list[str] = [self.condition]
         if self.prefix != "sampled":
             parts.append(f"prefix corrupted {self.prefix.proportion:g}")
         if self.perturb is not None:

@@ -51,7 +51,8 @@ def main(dist: Path) -> None:
         site, out = Path(folder) / "site", Path(folder) / "out"
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
         subprocess.run(install, check=True)
-        code = f"import sys; sys.path.insert(0, {str(site)!r}); import hguide; assert hguide.__file__.startswith({str(site)!r}); "
+        code = f"import sys; sys.path.insert(0, {str(site)!r}); import hguide; "
+        code += f"assert hguide.__file__.startswith({str(site)!r}), hguide.__file__; "
         code += f"from hguide.cli import main; sys.exit(main(['demo', '--out', {str(out)!r}]))"
         subprocess.run([sys.executable, "-P", "-c", code], check=True, cwd=folder)
         made = sorted(path.name for path in out.iterdir())

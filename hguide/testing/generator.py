@@ -74,6 +74,8 @@ def _check_run(generator: ScaleGenerator, condition: Any) -> None:
         got = logits[COND]
         expect(tuple(got.shape) == wanted, f"{name}: logits {tuple(got.shape)} at {step.index}, not {wanted}.")
         expect(got.dtype == torch.float32, f"{name}: logits are {got.dtype} at {step.index}.")
+        # The logits of the step before were spoilt below: a generator that went on using them shows it here.
+        expect(bool(torch.isfinite(got).all()), f"{name}: logits not finite at {step.index}, or still its own before.")
         kept = got.clone()
         draw = generator.sample(state, step, got, Sampler(top_k=1), {COND: 1.0})
         expect(torch.equal(got, kept), f"{name}: sample changes the logits at {step.index}.")

@@ -81,7 +81,7 @@ def test_a_job_shows_the_fields_of_its_options(capsys):
         (["convert", "a.pth", "b.pth"], "ends in .safetensors"),
         (["convert", "a.pth", "nowhere/b.safetensors"], "the folder nowhere is not there"),
         (["convert", "a.pth", "b.safetensors"], "a.pth: no such file"),
-        (["train", "generator", "--data", "x"], "are required: tokenizer"),
+        (["train", "generator", "--data", "x"], "are required: out, tokenizer"),
     ],
 )
 def test_one_message_and_nothing_written(arguments, message, capsys, tmp_path, monkeypatch):

@@ -68,7 +68,7 @@ def _entry(kind: str, bare: str, options: Any) -> str:
 
 
 def _options(cls: Any) -> Iterator[str]:
-    shown = [each for each in fields(cls) if each.init]
+    shown = sorted((each for each in fields(cls) if each.init), key=lambda each: bool(each.kw_only))
     if shown:
         yield "options:"
     wide = max((len(each.name) for each in shown), default=0)
