@@ -90,7 +90,7 @@ def _column_name(canvas: Any, name: str, left: int, width: int, top: int) -> Non
         (first, LABEL_SIZE, INK, top),
         (second, NOTE_SIZE, MUTED, top + line_height(LABEL_SIZE)),
     ):
-        shown, size = fitting(text, width, largest)
+        shown, size = fitting(text, width - GAP, largest)
         draw_lines(canvas, (left + (width - text_width(shown, size)) // 2, y + largest - size), [(shown, size, colour)])
 
 

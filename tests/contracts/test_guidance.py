@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from guided_runs import ATOL, CORRUPT, FOUR, GRIDS, Corrupted, Weak, maps, run, step_of
 from torch import Tensor
 
 from hguide.errors import ConfigError
@@ -17,9 +16,6 @@ from hguide.guidance import (
     CFG,
     SSG,
     Chain,
-    Guidance,
-    Identity,
-    LinearMethod,
     Method,
     Predictor,
     Sum,
@@ -29,60 +25,8 @@ from hguide.guidance import (
 )
 from hguide.priors import DSE, Nearest
 from hguide.schedules import Constant, Linear, Table
-from hguide.streams import COND, UNCOND, Corruption, Stream
+from hguide.streams import COND, UNCOND, Stream
 from hguide.testing import check_guidance
-
-ATOL = 1e-5
-GRIDS = ((1, 1), (2, 3), (4, 4), (5, 6))
-SETTINGS = settings(max_examples=40, deadline=None, derandomize=True)
-
-
-def step_of(k: int, grids=GRIDS) -> Step:
-    return Step(k, len(grids), 0, Scale(k, *grids[k]))
-
-
-def maps(k: int, streams: tuple[Stream, ...], seed: int = 0) -> dict[Stream, Tensor]:
-    draw = torch.Generator().manual_seed(seed * 100 + k)
-    return {stream: torch.randn(2, *GRIDS[k], 5, generator=draw) for stream in streams}
-
-
-def run(guidance: Guidance, seed: int = 0, streams: tuple[Stream, ...] = (COND, UNCOND)) -> list[Tensor]:
-    memory: Any = {}
-    results = []
-    for k in range(len(GRIDS)):
-        guided, memory = guidance.apply(maps(k, streams, seed), step_of(k), memory)
-        results.append(guided.clone())
-    return results
-
-
-@dataclass(frozen=True)
-class Weak(LinearMethod):
-    """A contrast with another model, as AutoGuidance has it; here to compose with."""
-
-    strength: float = 0.5
-
-    def changes(self, stream: Stream) -> bool:
-        return stream.model == "main"
-
-    def contrasts(self, stream: Stream, step: Step) -> dict[Stream, float]:
-        return {stream.by("weak"): self.strength}
-
-
-@dataclass(frozen=True)
-class Corrupted(LinearMethod):
-    """VPG's contrast."""
-
-    strength: float = 0.7
-
-    def changes(self, stream: Stream) -> bool:
-        return stream.prefix == "sampled"
-
-    def contrasts(self, stream: Stream, step: Step) -> dict[Stream, float]:
-        return {stream.corrupted(Corruption(0.1)): self.strength}
-
-
-CORRUPT = COND.corrupted(Corruption(0.1))
-FOUR = (COND, UNCOND, CORRUPT, CORRUPT.null)
 
 
 @pytest.mark.parametrize("name", registry.names())
@@ -249,66 +193,6 @@ def test_half_logits_are_combined_in_float32(dtype: torch.dtype) -> None:
     guided = CFG(w=3.0).apply({COND: c, UNCOND: u}, step_of(2), {})[0]
     assert guided.dtype == dtype
     assert torch.equal(guided, (u.float() + 3.0 * (c.float() - u.float())).to(dtype))
-
-
-linear_methods = st.one_of(
-    st.builds(CFG, w=st.floats(-2, 5)),
-    st.builds(CFG, strength=st.floats(-1, 4)),
-    st.builds(Corrupted, strength=st.floats(-1, 2)),
-)
-methods = st.one_of(linear_methods, st.builds(SSG, strength=st.floats(0, 2)), st.just(Identity()))
-
-
-@SETTINGS
-@given(methods, st.integers(0, 5))
-def test_identity_is_neutral(method: Guidance, seed: int) -> None:
-    assert Identity() | method == method == method | Identity()
-    assert Identity() + method == method == method + Identity()
-
-
-@SETTINGS
-@given(methods, methods, methods, st.integers(0, 5))
-def test_chains_are_associative(a: Guidance, b: Guidance, c: Guidance, seed: int) -> None:
-    left, right = run((a | b) | c, seed, FOUR), run(a | (b | c), seed, FOUR)
-    assert all(torch.equal(x, y) for x, y in zip(left, right, strict=True))
-
-
-@SETTINGS
-@given(methods, methods, st.integers(0, 5))
-def test_sums_commute(a: Guidance, b: Guidance, seed: int) -> None:
-    for x, y in zip(run(a + b, seed, FOUR), run(b + a, seed, FOUR), strict=True):
-        torch.testing.assert_close(x, y, atol=1e-4, rtol=1e-5)
-
-
-@SETTINGS
-@given(linear_methods, linear_methods, st.integers(0, 3))
-def test_linear_chains_equal_their_weights_and_stage_by_stage(a: Guidance, b: Guidance, k: int) -> None:
-    chain = a | b
-    given_maps = maps(k, FOUR)
-    guided = chain.apply(given_maps, step_of(k), {})[0]
-    weights = chain.weights(COND, step_of(k))
-    assert sum(weights.values()) == pytest.approx(1.0)
-    assert set(weights) <= set(chain.asks(COND, step_of(k)))
-    wanted = sum(weight * given_maps[stream].double() for stream, weight in weights.items())
-    torch.testing.assert_close(guided.double(), wanted, atol=1e-3, rtol=1e-4)
-    inner = a.bind(given_maps.__getitem__, step_of(k), {}, {})
-    staged = b.bind(inner, step_of(k), {}, {})(COND)
-    torch.testing.assert_close(guided, staged, atol=1e-3, rtol=1e-4)
-
-
-@SETTINGS
-@given(methods, st.floats(-3, 3), st.integers(0, 5))
-def test_linear_methods_do_not_care_about_the_gauge(method: Guidance, shift: float, seed: int) -> None:
-    """A constant per token drops out of the softmax of the guided logits."""
-    results: list[Tensor] = []
-    for shift_by in (0.0, shift):
-        memory: Any = {}
-        for k in range(4):
-            given_maps = {s: m + shift_by * (1 + i) for i, (s, m) in enumerate(maps(k, FOUR, seed).items())}
-            guided, memory = method.apply(given_maps, step_of(k), memory)
-            results.append(guided.softmax(-1))
-    for x, y in zip(results[:4], results[4:], strict=True):
-        torch.testing.assert_close(x, y, atol=1e-4, rtol=1e-3)
 
 
 def test_chain_and_sum_flatten() -> None:

@@ -139,7 +139,9 @@ def test_crops_come_from_their_scene_and_repeat_with_the_counter(coded: Path) ->
 def test_symmetries_are_eight_different_ones() -> None:
     image = torch.arange(9.0).view(1, 1, 3, 3).expand(8, 1, 3, 3)
     turned = data.symmetries(image, torch.arange(8))
-    expected = {tuple(torch.rot90(m, k, (0, 1)).flatten().tolist()) for k in range(4) for m in (image[0, 0], image[0, 0].t())}
+    expected = {
+        tuple(torch.rot90(m, k, (0, 1)).flatten().tolist()) for k in range(4) for m in (image[0, 0], image[0, 0].t())
+    }
     assert {tuple(each.flatten().tolist()) for each in turned} == expected
 
 
@@ -271,8 +273,8 @@ def test_codes_out_of_use_restart_from_residuals(coded: Path, tmp_path: Path) ->
     module._follow_usage(f, tokens, [each.detach() for each in latents], step=20)
     changed = (module.network.quantize.embedding.weight != before).any(1)
     assert changed.any()
-    distances = torch.cdist(module.network.quantize.embedding.weight[changed].detach(), pool)
-    assert distances.min(1).values.max() < 1e-4
+    restarted = module.network.quantize.embedding.weight[changed].detach()
+    assert (restarted[:, None] == pool).all(2).any(1).all()
 
 
 def test_generator_trains_exports_and_refuses_a_foreign_tokenizer(
@@ -333,7 +335,7 @@ def test_evaluation_compares_reconstructions_with_their_originals(coded: Path, t
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             red = images[:, 0].mean((1, 2))
-            return -(red[:, None] - torch.tensor([0.3, 0.55, 0.8])).abs()
+            return -(red[:, None] - torch.tensor([0.35, 0.59, 0.82])).abs()
 
     tokenizer, _ = load_tokenizer(tokenizer_file)
     measures = evaluate_tokenizer(tokenizer, data.load_scenes(coded, "test"), ByColour(), crops_per_scene=2)

@@ -68,6 +68,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--classes", type=Listed | None, default=None, help="names, numbers, 0-7 or a file; all.")
     parser.add_argument("--seeds", type=Listed, default="0-2", help="each with every class: 0-2, 5, a list or a file.")
     parser.add_argument("--out", type=str, default="hguide-demo", help="folder; the files of an earlier demo give way.")
+    parser.add_argument("--strip-class", type=int | str | None, default=None, help="class of the strip; the first.")
     parser.add_argument("--pictures", type=int, default=21, help="columns of the grid; the numbers are of all images.")
     add_sampling(parser, batch_size=32)
 
@@ -90,15 +91,22 @@ def run(options: Any) -> None:
     generator = load_model(options)
     classes = lists.conditions(generator, options.classes)
     classifier = classifier_of(generator)
+    growing = (classes[0] if options.strip_class is None else generator.conditions(options.strip_class, 1)[0], seeds[0])
     pairs = [(condition, seed) for seed in seeds for condition in classes]
     out.mkdir(parents=True, exist_ok=True)
     # The strip first: it also warms up what is compiled or allocated once.
-    steps = trace(generator, pairs[0], guidances[-1], sampler)
+    steps = trace(generator, growing, guidances[-1], sampler)
     runs = _runs(generator, pairs, guidances, sampler, classifier, options)
     measured = [each for each, _ in runs]
     _draw_grid(out / "grid.png", generator, pairs[: options.pictures], runs)
-    _draw_strip(out / "strip.png", generator, pairs[0], guidances[-1], steps)
-    record = _record(generator, measured, steps, classes, seeds, sampler, classifier, options)
+    _draw_strip(out / "strip.png", generator, growing, guidances[-1], steps)
+    record = _record(generator, measured, classes, seeds, sampler, classifier, options)
+    record["residual"] = {
+        "guidance": str(guidances[-1]),
+        "class": growing[0],
+        "seed": growing[1],
+        "steps": _plain(steps),
+    }
     write_bytes(out / "demo.json", (json.dumps(record, indent=2) + "\n").encode())
     print(_table(measured))
     print(f"\n{out / 'grid.png'}\n{out / 'strip.png'}\n{out / 'demo.json'}")
@@ -185,7 +193,6 @@ def _draw_strip(
 def _record(
     generator: ScaleGenerator,
     measured: Sequence[Measured],
-    steps: Sequence[StepTrace],
     classes: Sequence[Any],
     seeds: Sequence[int],
     sampler: Sampler,
@@ -195,7 +202,6 @@ def _record(
     from hguide.cli.lists import class_name
     from hguide.provenance import device_facts, model_hash, sampler_facts, versions
 
-    residual = [{"step": s.index, "grid": list(s.grid), "energy": s.energy, "share": s.share} for s in steps]
     return {
         "schema": SCHEMA,
         "model": {"name": options.model, "hash": model_hash(generator), "dtype": options.dtype},
@@ -208,10 +214,13 @@ def _record(
         "batch_size": options.batch_size,
         "deterministic": options.deterministic,
         "classifier": {"sha256": classifier.sha256} if classifier else None,
-        "residual": {"guidance": measured[-1].guidance, "class": classes[0], "seed": seeds[0], "steps": residual},
         "device": device_facts(generator.device),
         "versions": versions(),
     }
+
+
+def _plain(steps: Sequence[StepTrace]) -> list[dict[str, Any]]:
+    return [{"step": s.index, "grid": list(s.grid), "energy": s.energy, "share": s.share} for s in steps]
 
 
 def _table(measured: Sequence[Measured]) -> str:

@@ -12,10 +12,11 @@ from hguide.grids import Grid
 
 __all__ = ["Product", "Rates", "peak_rates", "products", "traffic"]
 
-# A product of this many operations runs at its full rate; larger ones are measured on a part of the channels.
-_OPERATIONS = 5e8
-# Factors are measured on as many channels as keep the map between the two products near the core.
-_WORKSPACE = 8 << 20
+# A product of this many operations runs at its full rate; larger ones are measured on a part of the channels. Factors
+# are measured on as many channels as keep the map between the two products in the cache of a core: the quickest of the
+# sizes that were tried. A GPU needs more of both to be busy.
+_CPU_OPERATIONS, _DEVICE_OPERATIONS = 5e8, 1e12
+_CPU_WORKSPACE, _DEVICE_WORKSPACE = 1 << 20, 256 << 20
 _FEWEST_CHANNELS = 128
 
 
@@ -98,13 +99,15 @@ def products(
             return Product(lambda: torch.mm(left[0], right[0], out=out[0]), operations, share * operations)
         return Product(lambda: torch.bmm(left, right, out=out), operations, share * operations)
 
+    cpu = device.type == "cpu"
+    most, workspace = (_CPU_OPERATIONS, _CPU_WORKSPACE) if cpu else (_DEVICE_OPERATIONS, _DEVICE_WORKSPACE)
     every = 2.0 * rows * columns * height * width * channels
-    part = _channels(channels, _OPERATIONS * channels / every)
-    samples = max(1, min(batch, int(_OPERATIONS / every)))
+    part = _channels(channels, most * channels / every)
+    samples = max(1, min(batch, int(most / every)))
     dense = product(rows * columns, height * width, part, samples, batch * channels / (samples * part))
 
     between = terms * height * columns
-    part = _channels(channels, min(_OPERATIONS / (2.0 * between * (width + rows)), _WORKSPACE / (4 * between)))
+    part = _channels(channels, min(most / (2.0 * between * (width + rows)), workspace / (4 * between)))
     share = batch * channels / part
     across = product(terms * columns, width, part, height, share)
     down = product(rows, height * terms, columns * part, 1, share)

@@ -17,9 +17,7 @@ __all__ = ["export"]
 LARGEST_BYTES = 10_000_000
 
 
-def export(
-    tokenizer: str | Path, generator: str | Path, out: str | Path, extra: dict[str, Any] | None = None
-) -> Path:
+def export(tokenizer: str | Path, generator: str | Path, out: str | Path, extra: dict[str, Any] | None = None) -> Path:
     """Join the two weights files in float16, keys prefixed `tokenizer.` and `transformer.`.
 
     The metadata entry "hguide" is JSON: {"family": "var", "transformer": TransformerConfig fields, "tokenizer":
@@ -60,7 +58,9 @@ def export(
     }
     content = save(half, {"hguide": json.dumps(metadata)})
     if len(content) > LARGEST_BYTES:
-        raise CheckpointError(f"the bundle has {len(content)} bytes, more than {LARGEST_BYTES}: train a smaller generator.")
+        raise CheckpointError(
+            f"the bundle has {len(content)} bytes, more than {LARGEST_BYTES}: train a smaller generator."
+        )
     target = Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_suffix(".part")

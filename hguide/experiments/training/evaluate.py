@@ -78,7 +78,9 @@ def images_from_folder(
     """
     from PIL import Image
 
-    found = [(file, label) for label, name in enumerate(classes) for file in sorted((Path(folder) / name).glob("*.png"))]
+    found = [
+        (file, label) for label, name in enumerate(classes) for file in sorted((Path(folder) / name).glob("*.png"))
+    ]
     arrays = []
     for file, _ in found:
         with Image.open(file) as picture:

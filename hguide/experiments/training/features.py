@@ -119,7 +119,9 @@ def test_accuracy(network: torch.nn.Module, scenes, size: int) -> dict[str, floa
     device = next(network.parameters()).device
     draws, labels, _ = random_crops(scenes, 4 * len(scenes.labels), size, TEST_SEED, 0)
     random = torch.cat([network(to_unit(part).to(device)).argmax(1).cpu() for part in draws.split(210)])
-    centre = torch.cat([network(to_unit(part).to(device)).argmax(1).cpu() for part in crop_centres(scenes, size).split(210)])
+    centre = torch.cat(
+        [network(to_unit(part).to(device)).argmax(1).cpu() for part in crop_centres(scenes, size).split(210)]
+    )
     return {
         "test_accuracy": (random == labels).float().mean().item(),
         "test_accuracy_centre": (centre == scenes.labels).float().mean().item(),

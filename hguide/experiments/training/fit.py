@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import platform
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from hguide.errors import ConfigError
@@ -141,14 +142,16 @@ class TrainingModule(lightning.LightningModule):
         """Step counters only: each step draws its own crops."""
         return torch.utils.data.DataLoader(range(self.config.epoch_steps), batch_size=None)
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> None:
+    def training_step(self, batch: int, batch_idx: int) -> None:
         """One optimiser step; its randomness follows from the seed and the step number."""
         config, step = self.config, self.steps_done
         torch.manual_seed(config.seed * 1_000_003 + step)
         factor = learning_rate_factor(self.progress, step, config.warmup_steps)
         loss, logged = self.loss(step)
         if not torch.isfinite(loss):
-            raise ConfigError(f"the loss is {loss.item()} at step {step}: lower learning_rate, now {config.learning_rate}.")
+            raise ConfigError(
+                f"the loss is {loss.item()} at step {step}: lower learning_rate, now {config.learning_rate}."
+            )
         self.optimise(loss, factor)
         self._average_weights()
         self._count(logged | {"loss": loss.detach()})
@@ -186,7 +189,6 @@ class TrainingModule(lightning.LightningModule):
             old = self.averages.get(name, float(value))
             self.averages[name] = 0.98 * old + 0.02 * float(value)
         if self._trainer is not None:
-            self.log_dict({k: v for k, v in self.averages.items() if k == "loss"}, prog_bar=True, logger=False)
             self.trainer.should_stop = self.progress >= 1.0
 
     def on_train_epoch_start(self) -> None:
@@ -226,6 +228,31 @@ class TrainingModule(lightning.LightningModule):
         self.steps_done, self.seconds, self.averages = kept["steps"], kept["seconds"], dict(kept["averages"])
 
 
+class Progress(lightning.Callback):
+    """A progress bar on stderr (stdout is for results), counted from the start of the run and not of the session."""
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Open the bar where the run stands."""
+        from tqdm import tqdm
+
+        assert isinstance(pl_module, TrainingModule)
+        config = pl_module.config
+        total = None if config.minutes else config.steps
+        self.bar = tqdm(total=total, initial=pl_module.steps_done, unit="step", file=sys.stderr, mininterval=1.0)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """One step on."""
+        assert isinstance(pl_module, TrainingModule)
+        self.bar.set_postfix_str(f"{pl_module.progress:.0%} loss {pl_module.averages['loss']:.4f}", refresh=False)
+        self.bar.update()
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Close the bar."""
+        self.bar.close()
+
+
 def save_grid(grid: Tensor, path: Path) -> None:
     """Write `(rows, columns, 3, h, w)` pictures in [0, 1] as one PNG."""
     from einops import rearrange
@@ -245,7 +272,11 @@ def fit(module: TrainingModule) -> None:
         torch.set_num_threads(config.threads)
     (out / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str))
     saver = ModelCheckpoint(
-        dirpath=out, save_last=True, save_top_k=0, every_n_train_steps=config.checkpoint_steps, enable_version_counter=False
+        dirpath=out,
+        save_last=True,
+        save_top_k=0,
+        every_n_train_steps=config.checkpoint_steps,
+        enable_version_counter=False,
     )
     trainer = lightning.Trainer(
         accelerator=config.accelerator,
@@ -253,7 +284,8 @@ def fit(module: TrainingModule) -> None:
         max_epochs=-1,
         max_steps=-1,
         precision=config.precision,
-        callbacks=[saver, TQDMProgressBar(refresh_rate=20)],
+        callbacks=[saver, Progress()],
+        enable_progress_bar=False,
         logger=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -168,7 +168,9 @@ class GeneratorTraining(TrainingModule):
         classes = len(self.train_scenes.classes)
         labels = torch.arange(classes).repeat(2).to(self.device)
         size = self.tokenizer.config.image_size
-        grids = [self.samples(labels, strength).view(2, classes, 3, size, size) for strength in (0.0, self.config.sample_cfg)]
+        grids = [
+            self.samples(labels, strength).view(2, classes, 3, size, size) for strength in (0.0, self.config.sample_cfg)
+        ]
         return torch.cat(grids)
 
 

@@ -51,7 +51,9 @@ class SqueezeNetFeatures(nn.Module):
         from safetensors.torch import load_file
 
         if not path.is_file():
-            raise CheckpointError(f"no SqueezeNet 1.1 weights at {path}: give a safetensors file with torchvision's keys.")
+            raise CheckpointError(
+                f"no SqueezeNet 1.1 weights at {path}: give a safetensors file with torchvision's keys."
+            )
         self.load_state_dict(load_file(str(path)))
 
     def forward(self, images: Float[Tensor, "b 3 height width"]) -> list[Float[Tensor, "b _ _ _"]]:

@@ -29,9 +29,7 @@ def sample_images(
     config, count = transformer.config, len(labels)
     random = torch.Generator(labels.device).manual_seed(seed)
     modulation = transformer.modulation(torch.cat([labels, torch.full_like(labels, config.null_label)]))
-    cache = KeyValueCache(
-        config.depth, 2 * count, config.heads, config.length, config.head_dim, device=labels.device
-    )
+    cache = KeyValueCache(config.depth, 2 * count, config.heads, config.length, config.head_dim, device=labels.device)
     grids = tokenizer.config.grids
     hidden, latent = transformer.first_input(modulation), None
     for k, (height, width) in enumerate(grids):

@@ -79,7 +79,9 @@ class TokenizerTraining(TrainingModule):
         if config.init:
             load_tokenizer_weights(network, config.init)
         self.set_network(network)
-        self.distance = PerceptualDistance(config.squeezenet, zoom=config.perceptual_zoom) if config.squeezenet else None
+        self.distance = (
+            PerceptualDistance(config.squeezenet, zoom=config.perceptual_zoom) if config.squeezenet else None
+        )
         self.register_buffer("usage", torch.zeros(config.vocabulary))
         self.usage: Tensor
 
@@ -147,16 +149,12 @@ def quantise(network: VARTokenizer, f: Float[Tensor, "b c h w"]) -> tuple[list[T
 def residual_vectors(network: VARTokenizer, f: Tensor, latents: list[Tensor]) -> Float[Tensor, "n c"]:
     """The latent vectors that each scale had to name: area-reduced residuals of all scales, one row each."""
     before = [torch.zeros_like(f), *latents[:-1]]
-    maps = [
-        network.quantize.next_map(f - past, grid) for past, grid in zip(before, network.config.grids, strict=True)
-    ]
+    maps = [network.quantize.next_map(f - past, grid) for past, grid in zip(before, network.config.grids, strict=True)]
     return torch.cat([each.flatten(2).transpose(1, 2).reshape(-1, f.shape[1]) for each in maps])
 
 
 @torch.no_grad()
-def reconstruct(
-    network: VARTokenizer, images: Float[Tensor, "b 3 h w"], batch: int = 60
-) -> Float[Tensor, "b 3 h w"]:
+def reconstruct(network: VARTokenizer, images: Float[Tensor, "b 3 h w"], batch: int = 60) -> Float[Tensor, "b 3 h w"]:
     """Images in [0, 1] through tokens and back."""
     parts = []
     for part in images.split(batch):
@@ -227,4 +225,3 @@ def load_tokenizer(path: str | Path) -> tuple[VARTokenizer, dict]:
     network = VARTokenizer(TokenizerConfig(AutoencoderConfig(**auto), **rest))
     load_tokenizer_weights(network, str(path))
     return network.eval().requires_grad_(False), metadata
-
