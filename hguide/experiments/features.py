@@ -126,7 +126,7 @@ def load_features(path: str | Path | None = None) -> tuple[FeatureNetwork, dict[
         raise CheckpointError(f"cannot read feature weights from {file}: {error}") from error
     if not metadata or metadata.get("family") != "features":
         raise CheckpointError(f"{file} holds no feature network (its metadata names no family 'features').")
-    shape = {k: tuple(v) if isinstance(v, list) else v for k, v in metadata["network"].items()}
+    shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in metadata["network"].items()}
     network = FeatureNetwork(FeatureConfig(**shape))
     network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     metadata["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()

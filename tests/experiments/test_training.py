@@ -113,7 +113,7 @@ def test_split_is_the_documented_one() -> None:
     assert numbers[0] == [2, 7, 8, 13, 16, 22, 24, 26, 30, 33, 53, 54, 55, 73, 75, 78, 86, 92, 93, 95]
     assert numbers[1] == [3, 7, 8, 9, 11, 14, 17, 19, 20, 31, 62, 65, 72, 73, 76, 80, 83, 86, 87, 94]
     assert numbers[2] == [6, 12, 13, 14, 15, 19, 22, 30, 42, 55, 56, 57, 60, 70, 71, 74, 78, 79, 80, 84]
-    assert data.IDENTICAL <= train[1]
+    assert train[1] >= data.IDENTICAL
     assert all(not a & b and len(a | b) == 100 for a, b in zip(test, train, strict=True))
 
 
@@ -186,7 +186,7 @@ def test_files_that_hold_no_features_are_refused(tmp_path: Path) -> None:
         load_features(tmp_path / "broken.safetensors")
 
 
-@pytest.mark.parametrize("progress, step, expected", [(0, 0, 0.1), (0, 9, 1.0), (0.5, 99, 0.5), (1, 99, 0.0)])
+@pytest.mark.parametrize(("progress", "step", "expected"), [(0, 0, 0.1), (0, 9, 1.0), (0.5, 99, 0.5), (1, 99, 0.0)])
 def test_learning_rate_warms_up_and_falls_to_zero(progress: float, step: int, expected: float) -> None:
     from hguide.experiments.training.fit import learning_rate_factor
 
@@ -287,8 +287,8 @@ def test_generator_trains_exports_and_refuses_a_foreign_tokenizer(
     from hguide.experiments.training.generator import GeneratorTrainingConfig, run
 
     config = GeneratorTrainingConfig(
-        data=str(coded), out=str(tmp_path / "g"), tokenizer=str(tokenizer_file), accelerator="cpu", steps=2, epoch_steps=2,
-        batch_size=4, crop=16, width=16, depth=1, heads=2, token_crops=8, precision="32-true",
+        data=str(coded), out=str(tmp_path / "g"), tokenizer=str(tokenizer_file), accelerator="cpu",
+        steps=2, epoch_steps=2, batch_size=4, crop=16, width=16, depth=1, heads=2, token_crops=8, precision="32-true",
     )  # fmt: skip
     weights = run(config)
     bundle = export(tokenizer_file, weights, tmp_path / "bundle.safetensors")

@@ -70,7 +70,7 @@ def traffic(buffers: tuple[torch.Tensor, torch.Tensor, torch.Tensor], elements: 
 def products(
     source: Grid, target: Grid, channels: int, batch: int, terms: int, *, device: torch.device, dtype: torch.dtype
 ) -> Mapping[str, tuple[Product, ...]]:
-    """The products that the update cannot do without, in each of its forms; the floor is that of the quicker form.
+    """The products that the update cannot do without, in each of its forms.
 
     "dense": `(HW, hw) @ (hw, v)`, 2 b HW hw v operations. "factors": `(T W, w) @ (w, v)` for each row of the map,
     then `(H, h T) @ (h T, W v)`: 2 b T h W (w + H) v operations. The operands lie in memory as in the update: a

@@ -123,7 +123,7 @@ def _schedule(
 
 
 def _floor_row(name: str, pair: Pair, shown: bool) -> BenchRow:
-    bound = "bytes" if pair.traffic.ms >= pair.product.ms else f"operations, {pair.quicker}"
+    bound = "bytes" if pair.traffic.ms >= pair.products[pair.form].ms else "operations"
     return BenchRow(
         what=f"{name}, {pair.grids}",
         quantity="update / floor",
@@ -139,8 +139,8 @@ def _floor_row(name: str, pair: Pair, shown: bool) -> BenchRow:
             "form": pair.form,
             "quickest_ms": pair.update.quickest_ms,
             "bytes_ms": pair.traffic.ms,
-            "operations_ms": pair.product.ms,
-            "operations_form": pair.quicker,
+            "operations_ms": {form: timing.ms for form, timing in pair.products.items()},
+            "ratio_to_quicker_form": pair.update.ms / pair.quicker_form_ms,
             "gigabytes": pair.gigabytes,
             "gigaoperations": pair.gigaoperations,
         },

@@ -104,11 +104,15 @@ class BenchReport:
 
     def _facts(self) -> list[str]:
         facts = self.machine
-        load = facts.get("load_before")
+        load, cores = facts.get("load_before"), facts.get("cores") or 1
+        busy = load is not None and load > cores / 2
+        words = "unknown" if load is None else f"{load}"
+        if busy:
+            words += " (other processes compete for the cores: read the quickest samples, and measure again)"
         return [
             f"{facts['name']} ({facts['type']}), {facts['processor']}, {facts['threads']} threads of "
             f"{facts['cores']} cores, {facts['instructions']}, torch {facts['versions']['torch']}, "
-            f"load {'unknown' if load is None else load}",
+            f"load {words}",
             f"read-read-write {self.rates['bandwidth'] / 1e9:.1f} GB/s, product {self.rates['gemm'] / 1e9:.0f} GFLOP/s "
             f"on large operands, {self.settings['dtype']}; floors are measured again at each shape",
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -39,10 +39,9 @@ class Pair:
         form: "dense" or "factors", as the compiled prior is.
         update: of the update.
         traffic: bytes over bandwidth.
-        product: operations over GEMM rate, in the quicker form.
-        quicker: that form.
+        products: operations over GEMM rate, by form.
         gigabytes: that the update reads and writes, without the prior.
-        gigaoperations: of the quicker form.
+        gigaoperations: of the products, by form.
         reference: of the transform-per-call form, where it was run.
     """
 
@@ -51,21 +50,25 @@ class Pair:
     form: str
     update: Timing
     traffic: Timing
-    product: Timing
-    quicker: str
+    products: Mapping[str, Timing]
     gigabytes: float
-    gigaoperations: float
+    gigaoperations: Mapping[str, float]
     reference: Timing | None
 
     @property
     def floor_ms(self) -> float:
-        """The larger of the two floors."""
-        return max(self.traffic.ms, self.product.ms)
+        """The larger of bytes over bandwidth and operations over GEMM rate, in the form that is used."""
+        return max(self.traffic.ms, self.products[self.form].ms)
+
+    @property
+    def quicker_form_ms(self) -> float:
+        """The same for the form whose products are quicker, whichever is used."""
+        return max(self.traffic.ms, min(timing.ms for timing in self.products.values()))
 
     @property
     def quickest_ratio(self) -> float:
         """Update over floor by the quickest sample of each, which other processes disturb least."""
-        return self.update.quickest_ms / max(self.traffic.quickest_ms, self.product.quickest_ms)
+        return self.update.quickest_ms / max(self.traffic.quickest_ms, self.products[self.form].quickest_ms)
 
     @property
     def grids(self) -> str:
@@ -155,17 +158,15 @@ def measure_pair(
         form: reduce(add, (each.whole_of(timings[f"{form} {place}"]) for place, each in enumerate(found)))
         for form, found in forms.items()
     }
-    quicker = min(whole, key=lambda form: whole[form].ms)
     return Pair(
         source=source,
         target=target,
         form="factors" if isinstance(matrix, Factors) else "dense",
         update=timings["update"],
         traffic=timings["traffic"],
-        product=whole[quicker],
-        quicker=quicker,
+        products=whole,
         gigabytes=elements * logits.element_size() / 1e9,
-        gigaoperations=sum(each.whole for each in forms[quicker]) / 1e9,
+        gigaoperations={form: sum(each.whole for each in found) / 1e9 for form, found in forms.items()},
         reference=_reference(prior, logits, previous, update(), target) if referenced else None,
     )
 

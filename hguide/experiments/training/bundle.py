@@ -40,7 +40,8 @@ def export(tokenizer: str | Path, generator: str | Path, out: str | Path, extra:
         about_generator = json.loads(handle.metadata()["hguide"])
     if about_generator["tokenizer_hash"] != tokenizer_hash(network):
         raise CheckpointError(
-            f"{generator} was trained on tokens of another tokenizer than {tokenizer}: export the pair that belongs together."
+            f"{generator} was trained on tokens of another tokenizer than {tokenizer}: "
+            "export the pair that belongs together."
         )
     state = {f"tokenizer.{key}": value for key, value in load_file(str(tokenizer)).items()}
     state |= {f"transformer.{key}": value for key, value in load_file(str(generator)).items()}

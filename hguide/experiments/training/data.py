@@ -123,7 +123,8 @@ def split_files(groups: list[list[str]], split: Split) -> list[set[str]]:
     Returns:
         The stems of that side, per class.
     """
-    random = np.random.RandomState(0)  # noqa: NPY002 - the published split was drawn with the legacy generator.
+    # The documented split was drawn with numpy's legacy generator.
+    random = np.random.RandomState(0)
     sides = []
     for stems in groups:
         free = [stem for stem in stems if stem not in IDENTICAL]

@@ -87,8 +87,8 @@ def images_from_folder(
             arrays.append(np.asarray(picture.convert("RGB")))
     if len({array.shape for array in arrays}) != 1:
         raise ConfigError(
-            f"{folder}: expected PNG pictures of one size in folders named after classes ({', '.join(classes[:3])}, ...), "
-            f"found {len(arrays)} of {len({array.shape for array in arrays})} sizes."
+            f"{folder}: expected PNG pictures of one size in folders named after classes "
+            f"({', '.join(classes[:3])}, ...), found {len(arrays)} of {len({array.shape for array in arrays})} sizes."
         )
     stacked = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
     return to_unit(stacked.contiguous()), torch.tensor([label for _, label in found])

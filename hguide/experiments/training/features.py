@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hguide.experiments.features import FeatureConfig, FeatureNetwork, load_features, save_features
-from hguide.experiments.training.data import crop_centres, random_crops, to_unit
+from hguide.experiments.training.data import Scenes, crop_centres, random_crops, to_unit
 from hguide.experiments.training.fit import RunConfig, TrainingModule, fit, training_metadata
 
 __all__ = ["FeaturesConfig", "FeaturesTraining", "run"]
@@ -74,11 +74,11 @@ class FeaturesTraining(TrainingModule):
 
     def evaluate(self) -> dict[str, float]:
         """Accuracy on the centre crop and on four random crops of each test scene, one crop at a time."""
-        return test_accuracy(self.average, self.test_scenes, self.config.crop)
+        return held_out_accuracy(self.average, self.test_scenes, self.config.crop)
 
 
 def random_windows(images: Float[Tensor, "b 3 m m"], size: int, warp: float) -> Float[Tensor, "b 3 size size"]:
-    """Windows of larger crops: a share `warp` at any angle and zoomed by 1/1.3 to 1.3, the others cut without resampling.
+    """Windows of larger crops: a share `warp` at any angle and zoomed by 1/1.3 to 1.3, the others cut as they are.
 
     Args:
         images: larger crops.
@@ -114,7 +114,7 @@ def recolour(images: Float[Tensor, "b 3 h w"], strength: float = 0.15) -> Float[
 
 
 @torch.no_grad()
-def test_accuracy(network: torch.nn.Module, scenes, size: int) -> dict[str, float]:  # type: ignore[no-untyped-def]
+def held_out_accuracy(network: torch.nn.Module, scenes: Scenes, size: int) -> dict[str, float]:
     """Share of held-out crops whose class is named right: centre crops, and random crops four times as many."""
     device = next(network.parameters()).device
     draws, labels, _ = random_crops(scenes, 4 * len(scenes.labels), size, TEST_SEED, 0)
@@ -139,7 +139,7 @@ def run(config: FeaturesConfig) -> Path:
     path = Path(config.out) / "features.safetensors"
     network = module.average.cpu().eval()
     assert isinstance(network, FeatureNetwork)
-    measured = test_accuracy(network, module.test_scenes, config.crop)
+    measured = held_out_accuracy(network, module.test_scenes, config.crop)
     training = training_metadata(module) | {k: round(v, 4) for k, v in measured.items()}
     save_features(network, {"classes": list(module.train_scenes.classes), "training": training}, path)
     return path

@@ -102,7 +102,7 @@ class TrainingModule(lightning.LightningModule):
 
     def set_network(self, network: nn.Module) -> None:
         """Take the network to train and start its averaged copy."""
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -140,7 +140,7 @@ class TrainingModule(lightning.LightningModule):
 
     def train_dataloader(self) -> torch.utils.data.DataLoader:
         """Step counters only: each step draws its own crops."""
-        return torch.utils.data.DataLoader(range(self.config.epoch_steps), batch_size=None)
+        return torch.utils.data.DataLoader(list(range(self.config.epoch_steps)), batch_size=None)  # type: ignore[arg-type]
 
     def training_step(self, batch: int, batch_idx: int) -> None:
         """One optimiser step; its randomness follows from the seed and the step number."""
@@ -172,8 +172,8 @@ class TrainingModule(lightning.LightningModule):
     @torch.no_grad()
     def _average_weights(self) -> None:
         decay = min(self.config.ema_decay, (1 + self.steps_done) / (10 + self.steps_done))
-        for mean, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
-            mean.lerp_(value, 1 - decay)
+        for kept, weight in zip(self.average.parameters(), self.network.parameters(), strict=True):
+            kept.lerp_(weight, 1 - decay)
         for mean, value in zip(self.average.buffers(), self.network.buffers(), strict=True):
             if mean.is_floating_point():
                 mean.lerp_(value, 1 - decay)

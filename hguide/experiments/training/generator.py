@@ -112,7 +112,7 @@ class GeneratorTraining(TrainingModule):
             return super().configure_optimizers()
         if not hasattr(torch.optim, "Muon"):
             raise ConfigError(f"optimizer 'muon' needs torch >= 2.9, this is {torch.__version__}: use adamw.")
-        matrices = [p for p in self.network.blocks.parameters() if p.ndim == 2]
+        matrices = [p for name, p in self.network.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
         chosen = {id(p) for p in matrices}
         rest = [p for p in self.network.parameters() if id(p) not in chosen]
         muon = torch.optim.Muon(

@@ -15,8 +15,17 @@ __all__ = ["PerceptualDistance", "SqueezeNetFeatures"]
 
 # BGR, 0..255: the convention these weights were trained with.
 CHANNEL_MEAN = (104.0, 117.0, 123.0)
-FIRES = ((3, 64, 16, 64), (4, 128, 16, 64), (6, 128, 32, 128), (7, 256, 32, 128), (9, 256, 48, 192))
-FIRES += ((10, 384, 48, 192), (11, 384, 64, 256), (12, 512, 64, 256))
+# Place in the published network, input channels, squeezed channels, channels of each expansion.
+FIRES = (
+    (3, 64, 16, 64),
+    (4, 128, 16, 64),
+    (6, 128, 32, 128),
+    (7, 256, 32, 128),
+    (9, 256, 48, 192),
+    (10, 384, 48, 192),
+    (11, 384, 64, 256),
+    (12, 512, 64, 256),
+)
 POOLS = (2, 5, 8)
 
 
@@ -37,6 +46,8 @@ class Fire(nn.Module):
 
 class SqueezeNetFeatures(nn.Module):
     """SqueezeNet 1.1 up to its last fire module; keys as torchvision names them."""
+
+    mean: Tensor
 
     def __init__(self, path: str | Path) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -220,8 +221,8 @@ def load_tokenizer(path: str | Path) -> tuple[VARTokenizer, dict]:
     with safe_open(str(path), "pt") as handle:
         metadata = json.loads(handle.metadata()["hguide"])
     shape = metadata["tokenizer"]
-    auto = {k: tuple(v) if isinstance(v, list) else v for k, v in shape["autoencoder"].items()}
-    rest = {k: tuple(v) if isinstance(v, list) else v for k, v in shape.items() if k != "autoencoder"}
+    auto: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in shape["autoencoder"].items()}
+    rest: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in shape.items() if k != "autoencoder"}
     network = VARTokenizer(TokenizerConfig(AutoencoderConfig(**auto), **rest))
     load_tokenizer_weights(network, str(path))
     return network.eval().requires_grad_(False), metadata

@@ -1,0 +1,237 @@
+"""The guidance benchmark: its verdicts, its arithmetic and a run at tiny shapes. No test depends on how fast it is."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+
+import pytest
+import torch
+
+import hguide
+from hguide.errors import ConfigError, NumericalError
+from hguide.experiments.bench import update
+from hguide.experiments.bench.end_to_end import GUIDANCE, TimedGuidance, guidance_share
+from hguide.experiments.bench.floors import products
+from hguide.experiments.bench.guidance import BenchConfig, run
+from hguide.experiments.bench.machine import threads
+from hguide.experiments.bench.report import MET, NOT_MEASURED, NOT_MET, BenchReport, BenchRow
+from hguide.experiments.bench.shapes import SHAPES, Shapes
+from hguide.experiments.bench.timing import Spans, Timing, measure
+from hguide.guidance import parse
+from hguide.priors import DSE
+
+CPU = torch.device("cpu")
+TINY = {"tiny": Shapes("tiny", (1, 2, 3, 5), 8, (1, 2)), "narrow": Shapes("narrow", (2, 12), 3, (1,))}
+ROW_KEYS = {
+    "what", "quantity", "ratio", "target", "at_least", "ms", "against_ms", "samples", "note", "shown",
+    "quickest_ratio", "details", "verdict",
+}  # fmt: skip
+
+
+def row(ratio, target, at_least=False, **options):
+    return BenchRow("row", "update / floor", ratio, target, at_least, **options)
+
+
+def report(*rows):
+    machine = {"name": "m", "type": "cpu", "processor": "p", "threads": 1, "cores": 8, "instructions": "i"}
+    machine |= {"load_before": 0.5, "versions": {"torch": "2"}}
+    return BenchReport(machine, {"dtype": "float32"}, {"bandwidth": 1e10, "gemm": 1e11}, rows, 1.0)
+
+
+@pytest.fixture(scope="module")
+def full():
+    return run(BenchConfig(repeat=2), shapes=TINY)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "target", "at_least", "verdict"),
+    [
+        (1.5, 1.5, False, MET),
+        (1.51, 1.5, False, NOT_MET),
+        (20.0, 20.0, True, MET),
+        (19.9, 20.0, True, NOT_MET),
+        (None, 1.5, False, NOT_MEASURED),
+        (math.nan, 1.5, False, NOT_MEASURED),
+        (math.inf, 20.0, True, NOT_MEASURED),
+    ],
+)
+def test_verdict(ratio, target, at_least, verdict):
+    assert row(ratio, target, at_least).verdict == verdict
+
+
+def test_a_report_is_good_only_where_something_was_measured_and_nothing_missed():
+    assert report(row(1.0, 1.5), row(None, 1.5)).ok
+    assert not report(row(1.0, 1.5), row(2.0, 1.5)).ok
+    assert not report(row(None, 1.5)).ok
+
+
+def test_the_short_table_leaves_out_met_details_but_no_miss():
+    hidden = row(1.25, 1.5, shown=False), row(9.75, 1.5, shown=False)
+    table = report(row(0.5, 1.5), *hidden).text()
+    assert "9.75x" in table
+    assert "1.25x" not in table
+    assert "1 smaller grids" in table
+    assert "1.25x" in report(*hidden).text(every=True)
+    assert "2 met, 1 not met, 0 not measured" in table
+
+
+def test_the_table_names_a_busy_machine():
+    quiet = report(row(1.0, 1.5))
+    busy = BenchReport({**quiet.machine, "load_before": 5.0}, quiet.settings, quiet.rates, quiet.rows, 1.0)
+    assert "other processes" not in quiet.text()
+    assert "other processes" in busy.text()
+
+
+def test_a_full_run_reports_each_pair_its_sum_and_the_transforms(full):
+    floors = [r for r in full.rows if r.quantity == "update / floor" and "CUDA" not in r.what]
+    # tiny: three pairs and their sum at two batches; narrow: one pair and its sum.
+    assert len(floors) == 2 * 4 + 2
+    references = [r for r in full.rows if r.quantity == "reference / update"]
+    assert len(references) == (3 + 1) + 1
+    for each in floors + references:
+        assert each.ratio > 0
+        assert each.ms > 0
+        assert each.against_ms > 0
+        assert each.samples >= 1
+    for each in references:
+        assert each.at_least
+        assert each.ratio == pytest.approx(each.against_ms / each.ms)
+    for each in floors:
+        assert each.ratio == pytest.approx(each.ms / each.against_ms)
+
+
+def test_the_sum_is_that_of_the_pairs(full):
+    rows = [r for r in full.rows if r.what.startswith("tiny batch 2") and r.quantity == "update / floor"]
+    *pairs, total = rows
+    assert total.what.endswith("sum")
+    assert total.ms == pytest.approx(sum(r.ms for r in pairs))
+    assert total.against_ms == pytest.approx(sum(r.against_ms for r in pairs))
+
+
+def test_what_was_not_run_is_marked(full):
+    missing = {r.what.split(",")[0]: r.note for r in full.of(NOT_MEASURED)}
+    assert set(missing) == {"VAR-d16 size", "CUDA"}
+    assert len(full.of(NOT_MEASURED)) == 3
+
+
+def test_json_carries_every_row_with_its_verdict(full):
+    content = json.loads(full.json())
+    assert set(content) == {"format", "machine", "settings", "rates", "rows", "seconds"}
+    assert content["format"] == 1
+    assert content["settings"]["schedules"] == ["tiny", "narrow"]
+    assert content["settings"]["dtype"] == "float32"
+    assert {"threads", "processor", "versions", "load_before", "load_after"} <= set(content["machine"])
+    assert content["rates"]["bandwidth"] > 0
+    assert content["rates"]["gemm"] > 0
+    assert [r["verdict"] for r in content["rows"]] == [r.verdict for r in full.rows]
+    assert all(set(r) == ROW_KEYS for r in content["rows"])
+
+
+def test_quick_measures_the_largest_grids_at_the_smallest_batch_only():
+    found = run(BenchConfig(["tiny"], quick=True, repeat=2), shapes=TINY)
+    floors = [r.what for r in found.rows if r.quantity == "update / floor" and r.ratio is not None]
+    assert floors == ["tiny batch 1, 2x2 -> 3x3", "tiny batch 1, 3x3 -> 5x5"]
+
+
+@pytest.mark.parametrize(("source", "target", "batch"), [((3, 3), (5, 5), 2), ((2, 3), (4, 7), 1)])
+def test_products_count_the_operations_of_the_matrices(source, target, batch):
+    forms = products(source, target, 6, batch, 3, device=CPU, dtype=torch.float32)
+    terms = DSE().factors(source, target)
+    dense = torch.zeros(target[0] * target[1], source[0] * source[1])
+    # Two operations per entry of a matrix, per column that it meets.
+    assert sum(p.whole for p in forms["dense"]) == 2 * dense.numel() * 6 * batch
+    across = 2 * sum(x.numel() for _, x in terms) * source[0] * 6 * batch
+    down = 2 * sum(y.numel() for y, _ in terms) * target[1] * 6 * batch
+    assert [p.whole for p in forms["factors"]] == [across, down]
+
+
+def test_a_product_measured_on_a_part_counts_as_the_whole():
+    (dense,) = products((48, 48), (64, 64), 4096, 1, 3, device=CPU, dtype=torch.float32)["dense"]
+    assert dense.whole == 2 * 64**2 * 48**2 * 4096
+    assert dense.operations < dense.whole
+    share = dense.whole / dense.operations
+    assert dense.whole_of(Timing(2.0, 1.0, 3)) == Timing(2.0 * share, 1.0 * share, 3)
+
+
+def test_the_median_of_a_job_is_its_duration():
+    pause = 0.004
+    found = measure({"pause": lambda: time.sleep(pause), "none": lambda: None}, CPU, repeat=5)
+    assert found["pause"].samples == found["none"].samples == 5
+    assert found["pause"].quickest_ms >= 0.99 * pause * 1e3
+    assert found["pause"].ms >= found["pause"].quickest_ms > found["none"].quickest_ms
+
+
+def test_a_long_job_has_fewer_samples():
+    found = measure({"pause": lambda: time.sleep(0.01)}, CPU, repeat=50, budget_s=0.05)
+    assert found["pause"].samples == 5
+
+
+def test_spans_add_up():
+    spans = Spans(CPU)
+    for _ in range(2):
+        spans.start()
+        time.sleep(0.002)
+        spans.stop()
+    assert spans.total_ms() >= 3.9
+
+
+def test_a_wrong_update_is_not_timed(monkeypatch):
+    monkeypatch.setattr(update, "extrapolate", lambda logits, previous, matrix, beta, out: out.copy_(logits))
+    with pytest.raises(NumericalError, match="differs from the transform-per-call form"):
+        run(BenchConfig(["narrow"], repeat=1), shapes=TINY)
+
+
+def test_timed_guidance_changes_nothing():
+    generator = hguide.load("toy")
+    spans = Spans(CPU)
+    timed = hguide.generate(generator, 1, TimedGuidance(parse(GUIDANCE), spans), seeds=[0, 1])
+    assert torch.equal(timed, hguide.generate(generator, 1, GUIDANCE, seeds=[0, 1]))
+    assert spans.total_ms() > 0
+
+
+def test_the_share_of_guidance_is_a_part_of_the_run():
+    share = guidance_share(hguide.load("toy"), runs=2, batch=2)
+    assert 0 < share.ratio < 1
+    assert 0 < share.guidance_ms < share.total_ms
+    assert share.runs == 2
+
+
+def test_threads_are_put_back():
+    before = torch.get_num_threads()
+
+    def interrupted():
+        with threads(before + 1):
+            assert torch.get_num_threads() == before + 1
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        interrupted()
+    assert torch.get_num_threads() == before
+
+
+def test_published_shapes():
+    assert {name: (len(s.pairs), sum(n * n for n in s.sides)) for name, s in SHAPES.items()} == {
+        "var-256": (9, 680),
+        "var-512": (9, 2240),
+        "hart-1024": (13, 9451),
+        "infinity-1m": (12, 10521),
+    }
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: run(BenchConfig(["tyny"]), shapes=TINY), "unknown schedule 'tyny': did you mean 'tiny'"),
+        (lambda: run(BenchConfig(device="abacus"), shapes=TINY), "the device 'abacus' cannot be used here"),
+        (lambda: run(BenchConfig(threads=0), shapes=TINY), "threads is at least 1, got 0"),
+        (lambda: BenchConfig(repeat=0), "repeat is at least 1"),
+        (lambda: BenchConfig(end_to_end=-1), "end_to_end at least 0"),
+        (lambda: Shapes("one", (4,), 8, (1,)), "two or more sides"),
+        (lambda: Shapes("none", (1, 2), 0, (1,)), "positive sizes"),
+    ],
+)
+def test_bad_options_are_refused(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
