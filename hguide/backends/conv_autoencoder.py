@@ -22,27 +22,32 @@ class AutoencoderConfig:
     """Sizes of the encoder and the decoder; the defaults are VAR's `vae_ch160v4096z32` (arXiv 2404.02905).
 
     Attributes:
-        channels: width at full resolution, a multiple of 32 (group norm has 32 groups).
+        channels: width at full resolution, a multiple of `groups`.
         multipliers: width of each level as a multiple of `channels`, from full resolution down.
         blocks: residual blocks per encoder level; the decoder has one more.
         latent_channels: channels of the latent map.
+        groups: of every group norm; 32 in the published files. A group of one or two channels loses their means, and
+            with them the colour of the picture, so narrow networks want fewer.
     """
 
     channels: int = 160
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
     blocks: int = 2
     latent_channels: int = 32
+    groups: int = GROUPS
 
     def __post_init__(self) -> None:
         """Refuse sizes that no network can have.
 
         Raises:
-            ConfigError: `channels` is not a positive multiple of 32, or another size is not positive.
+            ConfigError: `channels` is not a positive multiple of `groups`, or another size is not positive.
         """
-        if self.channels <= 0 or self.channels % GROUPS:
+        if self.groups < 1:
+            raise ConfigError(f"groups must be positive, got {self.groups}.")
+        if self.channels <= 0 or self.channels % self.groups:
             raise ConfigError(
-                f"channels must be a positive multiple of {GROUPS} (group norm has {GROUPS} groups), "
-                f"got {self.channels}; try {max(GROUPS, round(self.channels / GROUPS) * GROUPS)}."
+                f"channels must be a positive multiple of {self.groups} (group norm has {self.groups} groups), "
+                f"got {self.channels}; try {max(self.groups, round(self.channels / self.groups) * self.groups)}."
             )
         if not self.multipliers or min(self.multipliers) < 1:
             raise ConfigError(f"multipliers must be one or more positive integers, got {self.multipliers}.")
@@ -65,7 +70,7 @@ class AutoencoderConfig:
 class Level(nn.Module):
     """The residual blocks of one resolution, with attention after each of them at the lowest one."""
 
-    def __init__(self, channels: int, out_channels: int, blocks: int, attention: bool) -> None:
+    def __init__(self, channels: int, out_channels: int, blocks: int, attention: bool, groups: int) -> None:
         """Make the level.
 
         Args:
@@ -73,11 +78,12 @@ class Level(nn.Module):
             out_channels: width of the level.
             blocks: number of residual blocks.
             attention: whether an attention block follows each residual block.
+            groups: of the group norms.
         """
         super().__init__()
         widths = [channels] + [out_channels] * blocks
-        self.block = nn.ModuleList(ResidualBlock(before, after) for before, after in pairwise(widths))
-        self.attn = nn.ModuleList(AttentionBlock(out_channels) for _ in range(blocks if attention else 0))
+        self.block = nn.ModuleList(ResidualBlock(before, after, groups) for before, after in pairwise(widths))
+        self.attn = nn.ModuleList(AttentionBlock(out_channels, groups) for _ in range(blocks if attention else 0))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
         """The level's blocks, before any change of resolution."""
@@ -91,7 +97,7 @@ class Level(nn.Module):
 class DownLevel(Level):
     """A level of the encoder, followed by a halving unless it is the lowest."""
 
-    def __init__(self, channels: int, out_channels: int, blocks: int, lowest: bool) -> None:
+    def __init__(self, channels: int, out_channels: int, blocks: int, lowest: bool, groups: int) -> None:
         """Make the level.
 
         Args:
@@ -99,8 +105,9 @@ class DownLevel(Level):
             out_channels: width of the level.
             blocks: number of residual blocks.
             lowest: whether this is the lowest resolution.
+            groups: of the group norms.
         """
-        super().__init__(channels, out_channels, blocks, attention=lowest)
+        super().__init__(channels, out_channels, blocks, lowest, groups)
         self.downsample = nn.Identity() if lowest else Downsample(out_channels)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
@@ -111,7 +118,7 @@ class DownLevel(Level):
 class UpLevel(Level):
     """A level of the decoder, followed by a doubling unless it is at full resolution."""
 
-    def __init__(self, channels: int, out_channels: int, blocks: int, attention: bool, full: bool) -> None:
+    def __init__(self, channels: int, out_channels: int, blocks: int, attention: bool, full: bool, groups: int) -> None:
         """Make the level.
 
         Args:
@@ -120,8 +127,9 @@ class UpLevel(Level):
             blocks: number of residual blocks.
             attention: whether an attention block follows each residual block.
             full: whether this is the full resolution.
+            groups: of the group norms.
         """
-        super().__init__(channels, out_channels, blocks, attention)
+        super().__init__(channels, out_channels, blocks, attention, groups)
         self.upsample = nn.Identity() if full else Upsample(out_channels)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
@@ -132,16 +140,17 @@ class UpLevel(Level):
 class Middle(nn.Module):
     """Residual block, attention, residual block at the lowest resolution."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, groups: int) -> None:
         """Make the blocks.
 
         Args:
             channels: width of the map.
+            groups: of the group norms.
         """
         super().__init__()
-        self.block_1 = ResidualBlock(channels, channels)
-        self.attn_1 = AttentionBlock(channels)
-        self.block_2 = ResidualBlock(channels, channels)
+        self.block_1 = ResidualBlock(channels, channels, groups)
+        self.attn_1 = AttentionBlock(channels, groups)
+        self.block_2 = ResidualBlock(channels, channels, groups)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """The three blocks in turn."""
@@ -162,11 +171,11 @@ class Encoder(nn.Module):
         before = (config.channels, *widths[:-1])
         self.conv_in = nn.Conv2d(IMAGE_CHANNELS, config.channels, 3, padding=1)
         self.down = nn.ModuleList(
-            DownLevel(before[level], width, config.blocks, lowest=level == len(widths) - 1)
+            DownLevel(before[level], width, config.blocks, level == len(widths) - 1, config.groups)
             for level, width in enumerate(widths)
         )
-        self.mid = Middle(widths[-1])
-        self.norm_out = group_norm(widths[-1])
+        self.mid = Middle(widths[-1], config.groups)
+        self.norm_out = group_norm(widths[-1], config.groups)
         self.conv_out = nn.Conv2d(widths[-1], config.latent_channels, 3, padding=1)
 
     def forward(self, images: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b c h w"]:
@@ -198,12 +207,12 @@ class Decoder(nn.Module):
         lowest = len(widths) - 1
         before = (*widths[1:], widths[-1])
         self.conv_in = nn.Conv2d(config.latent_channels, widths[-1], 3, padding=1)
-        self.mid = Middle(widths[-1])
+        self.mid = Middle(widths[-1], config.groups)
         self.up = nn.ModuleList(
-            UpLevel(before[level], width, config.blocks + 1, attention=level == lowest, full=level == 0)
+            UpLevel(before[level], width, config.blocks + 1, level == lowest, level == 0, config.groups)
             for level, width in enumerate(widths)
         )
-        self.norm_out = group_norm(widths[0])
+        self.norm_out = group_norm(widths[0], config.groups)
         self.conv_out = nn.Conv2d(widths[0], IMAGE_CHANNELS, 3, padding=1)
 
     def forward(self, latent: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 height width"]:

@@ -12,32 +12,34 @@ GROUPS = 32
 EPSILON = 1e-6
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm as every block uses it: 32 groups, epsilon 1e-6.
+def group_norm(channels: int, groups: int = GROUPS) -> nn.GroupNorm:
+    """Group norm as every block uses it: epsilon 1e-6, 32 groups in the published files.
 
     Args:
-        channels: width of the map, a multiple of 32.
+        channels: width of the map, a multiple of `groups`.
+        groups: number of groups.
 
     Returns:
         the layer.
     """
-    return nn.GroupNorm(GROUPS, channels, eps=EPSILON)
+    return nn.GroupNorm(groups, channels, eps=EPSILON)
 
 
 class ResidualBlock(nn.Module):
     """Twice norm, SiLU, 3x3 convolution; a 1x1 convolution on the shortcut where the width changes."""
 
-    def __init__(self, channels: int, out_channels: int) -> None:
+    def __init__(self, channels: int, out_channels: int, groups: int = GROUPS) -> None:
         """Make the block.
 
         Args:
             channels: width of the input.
             out_channels: width of the output.
+            groups: of its group norms.
         """
         super().__init__()
-        self.norm1 = group_norm(channels)
+        self.norm1 = group_norm(channels, groups)
         self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
-        self.norm2 = group_norm(out_channels)
+        self.norm2 = group_norm(out_channels, groups)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.nin_shortcut = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
 
@@ -51,14 +53,15 @@ class ResidualBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Single-head self-attention over all positions of a map, with a residual connection."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, groups: int = GROUPS) -> None:
         """Make the block.
 
         Args:
             channels: width of the map and of the head.
+            groups: of its group norm.
         """
         super().__init__()
-        self.norm = group_norm(channels)
+        self.norm = group_norm(channels, groups)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.proj_out = nn.Conv2d(channels, channels, 1)
 

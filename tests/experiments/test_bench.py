@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 TINY = {"tiny": Shapes("tiny", (1, 2, 3, 5), 8, (1, 2)), "narrow": Shapes("narrow", (2, 12), 3, (1,))}
 ROW_KEYS = {
     "what", "quantity", "ratio", "target", "at_least", "ms", "against_ms", "samples", "note", "shown",
-    "quickest_ratio", "details", "verdict",
+    "quickest_ratio", "valid", "details", "verdict",
 }  # fmt: skip
 
 
@@ -61,19 +61,38 @@ def test_verdict(ratio, target, at_least, verdict):
     assert row(ratio, target, at_least).verdict == verdict
 
 
+def test_a_disturbed_figure_meets_nothing():
+    disturbed = row(0.2, 1.5, valid=False)
+    assert disturbed.verdict == NOT_MEASURED
+    assert "disturbed: quicker than its floor" in report(disturbed).text()
+
+
+@pytest.mark.parametrize(("ms", "valid"), [(10.0, True), (8.0, True), (7.9, False)])
+def test_an_update_below_its_floor_is_disturbed(ms, valid):
+    timings = {name: Timing(value, value, 1) for name, value in {"update": ms, "bytes": 4.0, "dense": 10.0}.items()}
+    forms = {"dense": timings["dense"], "factors": Timing(5.0, 5.0, 1)}
+    pair = update.Pair((1, 1), (2, 2), "dense", timings["update"], timings["bytes"], forms, 1.0, {}, None)
+    assert pair.floor_ms == 10.0
+    assert pair.quicker_form_ms == 5.0
+    assert pair.quickest_ratio == ms / 10.0
+    assert pair.valid is valid
+
+
 def test_a_report_is_good_only_where_something_was_measured_and_nothing_missed():
     assert report(row(1.0, 1.5), row(None, 1.5)).ok
     assert not report(row(1.0, 1.5), row(2.0, 1.5)).ok
     assert not report(row(None, 1.5)).ok
 
 
-def test_the_short_table_leaves_out_met_details_but_no_miss():
-    hidden = row(1.25, 1.5, shown=False), row(9.75, 1.5, shown=False)
+def test_the_short_table_sums_up_the_details():
+    hidden = row(1.25, 1.5, shown=False, ms=7.0), row(9.75, 1.5, shown=False, ms=0.25)
     table = report(row(0.5, 1.5), *hidden).text()
-    assert "9.75x" in table
     assert "1.25x" not in table
-    assert "1 smaller grids" in table
-    assert "1.25x" in report(*hidden).text(every=True)
+    assert "9.75x" not in table
+    assert "2 smaller grids, in the JSON: 1 not met, taking at most 0.25 ms each." in table
+    assert "1 smaller grids, in the JSON: all met." in report(row(0.5, 1.5), hidden[0]).text()
+    assert "smaller grids" not in report(row(0.5, 1.5), *hidden).text(every=True)
+    assert "9.75x" in report(row(0.5, 1.5), *hidden).text(every=True)
     assert "2 met, 1 not met, 0 not measured" in table
 
 
@@ -111,9 +130,9 @@ def test_the_sum_is_that_of_the_pairs(full):
 
 
 def test_what_was_not_run_is_marked(full):
-    missing = {r.what.split(",")[0]: r.note for r in full.of(NOT_MEASURED)}
-    assert set(missing) == {"VAR-d16 size", "CUDA"}
-    assert len(full.of(NOT_MEASURED)) == 3
+    missing = [r for r in full.rows if r.ratio is None]
+    assert [r.what.split(",")[0] for r in missing] == ["VAR-d16 size", "CUDA", "CUDA"]
+    assert all(r.verdict == NOT_MEASURED and r.note for r in missing)
 
 
 def test_json_carries_every_row_with_its_verdict(full):
@@ -127,6 +146,21 @@ def test_json_carries_every_row_with_its_verdict(full):
     assert content["rates"]["gemm"] > 0
     assert [r["verdict"] for r in content["rows"]] == [r.verdict for r in full.rows]
     assert all(set(r) == ROW_KEYS for r in content["rows"])
+
+
+def test_the_file_is_the_json(tmp_path):
+    file = tmp_path / "bench.json"
+    found = run(BenchConfig(["narrow"], quick=True, repeat=1, out=file), shapes=TINY)
+    assert file.read_text() == found.json()
+    assert [each.name for each in tmp_path.iterdir()] == ["bench.json"]
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
+    target = tmp_path / "taken"
+    target.mkdir()
+    with pytest.raises(ConfigError, match="the report cannot be written to"):
+        report(row(1.0, 1.5)).write(target)
+    assert [each.name for each in tmp_path.iterdir()] == ["taken"]
 
 
 def test_quick_measures_the_largest_grids_at_the_smallest_batch_only():
@@ -227,6 +261,7 @@ def test_published_shapes():
         (lambda: run(BenchConfig(device="abacus"), shapes=TINY), "the device 'abacus' cannot be used here"),
         (lambda: run(BenchConfig(threads=0), shapes=TINY), "threads is at least 1, got 0"),
         (lambda: BenchConfig(repeat=0), "repeat is at least 1"),
+        (lambda: BenchConfig(out="no/such/folder/bench.json"), "out is a file in a folder that exists"),
         (lambda: BenchConfig(end_to_end=-1), "end_to_end at least 0"),
         (lambda: Shapes("one", (4,), 8, (1,)), "two or more sides"),
         (lambda: Shapes("none", (1, 2), 0, (1,)), "positive sizes"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from time import perf_counter
 
 import torch
@@ -40,6 +41,7 @@ class BenchConfig:
         quick: the two largest grids of each schedule at the smallest batch, few samples.
         end_to_end: runs of VAR-d16 to measure the share of guidance in; 0 measures none. One takes 10 s and more on
             a CPU.
+        out: JSON file for all numbers; None writes none.
         device: "cpu", "cuda" or any other; CUDA runs in bfloat16, the rest in float32.
 
     Raises:
@@ -51,6 +53,7 @@ class BenchConfig:
     repeat: int = 20
     quick: bool = False
     end_to_end: int = 0
+    out: Path | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -58,6 +61,8 @@ class BenchConfig:
             raise ConfigError(
                 f"repeat is at least 1 and end_to_end at least 0, got {self.repeat} and {self.end_to_end}."
             )
+        if self.out is not None and (Path(self.out).is_dir() or not Path(self.out).parent.is_dir()):
+            raise ConfigError(f"out is a file in a folder that exists, got {self.out}.")
 
 
 def run(
@@ -77,7 +82,7 @@ def run(
         The report; what was not measured has a row that says so.
 
     Raises:
-        ConfigError: an unknown schedule, or a device that is not there.
+        ConfigError: an unknown schedule, a device that is not there, or a file that cannot be written.
         NumericalError: the update differs from the transform-per-call form.
     """
     config = config or BenchConfig()
@@ -94,9 +99,17 @@ def run(
                 rows += _schedule(config, model, batch, device, dtype, progress)
         rows.append(_share(config, device, dtype, progress))
         rows += _elsewhere(device)
-    settings = asdict(config) | {"schedules": [model.name for model in wanted], "dtype": str(dtype).split(".")[-1]}
+    out = None if config.out is None else str(config.out)
+    settings = (
+        asdict(config)
+        | {"out": out}
+        | {"schedules": [model.name for model in wanted], "dtype": str(dtype).split(".")[-1]}
+    )
     machine["load_after"] = load_average()
-    return BenchReport(machine, settings, asdict(rates), tuple(rows), perf_counter() - began)
+    report = BenchReport(machine, settings, asdict(rates), tuple(rows), perf_counter() - began)
+    if config.out is not None:
+        report.write(config.out)
+    return report
 
 
 def _schedule(
@@ -135,6 +148,7 @@ def _floor_row(name: str, pair: Pair, shown: bool) -> BenchRow:
         note=f"{pair.form}; floor: {bound}",
         shown=shown,
         quickest_ratio=pair.quickest_ratio,
+        valid=pair.valid,
         details={
             "form": pair.form,
             "quickest_ms": pair.update.quickest_ms,
@@ -150,9 +164,16 @@ def _floor_row(name: str, pair: Pair, shown: bool) -> BenchRow:
 def _sum_row(name: str, pairs: Sequence[Pair]) -> BenchRow:
     update, floor = (sum(times) for times in zip(*((pair.update.ms, pair.floor_ms) for pair in pairs), strict=True))
     samples = min(pair.update.samples for pair in pairs)
-    note = f"all {len(pairs)} pairs of grids"
     return BenchRow(
-        f"{name}, sum", "update / floor", update / floor, UPDATE_TARGET, False, update, floor, samples, note
+        what=f"{name}, sum",
+        quantity="update / floor",
+        ratio=update / floor,
+        target=UPDATE_TARGET,
+        ms=update,
+        against_ms=floor,
+        samples=samples,
+        note=f"all {len(pairs)} pairs of grids",
+        valid=all(pair.valid for pair in pairs),
     )
 
 
@@ -168,6 +189,7 @@ def _reference_row(name: str, pair: Pair) -> BenchRow:
         against_ms=pair.reference.ms,
         samples=pair.reference.samples,
         note="torch-dct, transforms of every map",
+        valid=pair.valid,
     )
 
 

@@ -6,7 +6,10 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
+
+from hguide.errors import ConfigError
 
 __all__ = ["MET", "NOT_MEASURED", "NOT_MET", "BenchReport", "BenchRow"]
 
@@ -29,8 +32,9 @@ class BenchRow:
         against_ms: of what it is compared with: the floor, the transform-per-call form, the whole run.
         samples: behind the median.
         note: why it was not measured, or what to know about it.
-        shown: whether the short table has it even where its target is met.
+        shown: whether the short table has it.
         quickest_ratio: the same by the quickest sample of each, where known: what a busy machine disturbs least.
+        valid: False where a time lies under its own floor, so that something else was measured.
         details: further numbers, for the JSON.
     """
 
@@ -45,12 +49,13 @@ class BenchRow:
     note: str = ""
     shown: bool = True
     quickest_ratio: float | None = None
+    valid: bool = True
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
         """ "met", "not met" or "not measured"."""
-        if self.ratio is None or not math.isfinite(self.ratio):
+        if not self.valid or self.ratio is None or not math.isfinite(self.ratio):
             return NOT_MEASURED
         return MET if (self.ratio >= self.target if self.at_least else self.ratio <= self.target) else NOT_MET
 
@@ -86,13 +91,16 @@ class BenchReport:
         """Machine, table and summary.
 
         Args:
-            every: all rows; else the small grids that meet their target are left out.
+            every: all rows; else the smaller grids share one line.
         """
-        rows = [row for row in self.rows if every or row.shown or row.verdict == NOT_MET]
+        rows = [row for row in self.rows if every or row.shown]
         lines = [*self._facts(), "", *_table([_HEADER, *map(_cells, rows)])]
-        left = len(self.rows) - len(rows)
+        left = [row for row in self.rows if row not in rows]
         if left:
-            lines.append(f"({left} smaller grids that meet the target are in the JSON only)")
+            missed = [row for row in left if row.verdict == NOT_MET]
+            longest = max((row.ms or 0.0 for row in missed), default=0.0)
+            which = f"{len(missed)} not met, taking at most {longest:.2f} ms each" if missed else "all met"
+            lines.append(f"{len(left)} smaller grids, in the JSON: {which}.")
         counts = ", ".join(f"{len(self.of(verdict))} {verdict}" for verdict in (MET, NOT_MET, NOT_MEASURED))
         return "\n".join([*lines, "", f"targets: {counts}; {self.seconds:.0f} s."])
 
@@ -101,6 +109,21 @@ class BenchReport:
         content = asdict(self) | {"format": _FORMAT}
         content["rows"] = [asdict(row) | {"verdict": row.verdict} for row in self.rows]
         return json.dumps(content, indent=1) + "\n"
+
+    def write(self, path: str | Path) -> None:
+        """The JSON into a file, whole or not at all.
+
+        Raises:
+            ConfigError: it cannot be written.
+        """
+        path = Path(path)
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        try:
+            unfinished.write_text(self.json())
+            unfinished.replace(path)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise ConfigError(f"the report cannot be written to {path}: {error.strerror}.") from None
 
     def _facts(self) -> list[str]:
         facts = self.machine
@@ -131,7 +154,8 @@ def _cells(row: BenchRow) -> tuple[str, ...]:
         f"{100 * row.target:g} %" if percent else f"{row.target:g}x"
     )
     ratio, quickest = ("-" if value is None else figure(value) for value in (row.ratio, row.quickest_ratio))
-    verdict = row.verdict + (f" ({row.note})" if row.note else "")
+    note = row.note if row.valid else "disturbed: quicker than its floor; measure on a quiet machine or fewer threads"
+    verdict = row.verdict + (f" ({note})" if note else "")
     what = f"{row.what}: {row.quantity}"
     return what, number(row.ms), number(row.against_ms), ratio, quickest, target, str(row.samples or "-"), verdict
 

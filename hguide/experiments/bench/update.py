@@ -22,6 +22,8 @@ from hguide.priors.operators import Factors
 __all__ = ["Pair", "measure_pair", "pairs_of", "workspace"]
 
 _BETA = 0.5
+# Floors are medians of other jobs, so that a little below one is still the truth.
+_LEAST_RATIO = 0.8
 # Of the largest logit; the two forms add in another order.
 _AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 _REFERENCE_REPEAT, _LONG_MS = 3, 1000.0
@@ -69,6 +71,14 @@ class Pair:
     def quickest_ratio(self) -> float:
         """Update over floor by the quickest sample of each, which other processes disturb least."""
         return self.update.quickest_ms / max(self.traffic.quickest_ms, self.products[self.form].quickest_ms)
+
+    @property
+    def valid(self) -> bool:
+        """False where the update took clearly less than its floor: then a waiting thread was timed, not the work.
+
+        It happens to the floor's short jobs where there are more threads than free cores.
+        """
+        return self.update.ms >= _LEAST_RATIO * self.floor_ms
 
     @property
     def grids(self) -> str:
