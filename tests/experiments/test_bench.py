@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,14 +65,18 @@ def test_verdict(ratio, target, at_least, verdict):
 def test_a_disturbed_figure_meets_nothing():
     disturbed = row(0.2, 1.5, valid=False)
     assert disturbed.verdict == NOT_MEASURED
-    assert "disturbed: quicker than its floor" in report(disturbed).text()
+    assert "disturbed: threads waited" in report(disturbed).text()
 
 
-@pytest.mark.parametrize(("ms", "valid"), [(10.0, True), (8.0, True), (7.9, False)])
-def test_an_update_below_its_floor_is_disturbed(ms, valid):
-    timings = {name: Timing(value, value, 1) for name, value in {"update": ms, "bytes": 4.0, "dense": 10.0}.items()}
-    forms = {"dense": timings["dense"], "factors": Timing(5.0, 5.0, 1)}
-    pair = update.Pair((1, 1), (2, 2), "dense", timings["update"], timings["bytes"], forms, 1.0, {}, None)
+@pytest.mark.parametrize(
+    ("ms", "barrier", "valid"), [(10.0, 0.02, True), (8.0, 0.02, True), (7.9, 0.02, False), (10.0, 8.0, False)]
+)
+def test_times_of_waiting_threads_are_disturbed(ms, barrier, valid):
+    def timing(value):
+        return Timing(value, value, 1)
+
+    forms = {"dense": timing(10.0), "factors": timing(5.0)}
+    pair = update.Pair((1, 1), (2, 2), "dense", timing(ms), timing(4.0), forms, 1.0, {}, timing(barrier), None)
     assert pair.floor_ms == 10.0
     assert pair.quicker_form_ms == 5.0
     assert pair.quickest_ratio == ms / 10.0
@@ -261,7 +266,7 @@ def test_published_shapes():
         (lambda: run(BenchConfig(device="abacus"), shapes=TINY), "the device 'abacus' cannot be used here"),
         (lambda: run(BenchConfig(threads=0), shapes=TINY), "threads is at least 1, got 0"),
         (lambda: BenchConfig(repeat=0), "repeat is at least 1"),
-        (lambda: BenchConfig(out="no/such/folder/bench.json"), "out is a file in a folder that exists"),
+        (lambda: BenchConfig(out=Path("no/such/folder/bench.json")), "out is a file in a folder that exists"),
         (lambda: BenchConfig(end_to_end=-1), "end_to_end at least 0"),
         (lambda: Shapes("one", (4,), 8, (1,)), "two or more sides"),
         (lambda: Shapes("none", (1, 2), 0, (1,)), "positive sizes"),
