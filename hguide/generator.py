@@ -69,11 +69,13 @@ class Serves:
         null: the null condition.
         corruption: corrupted prefixes.
         perturbations: kinds of changed forward passes.
+        layers: number of blocks that a perturbation may name; None where it names none.
     """
 
     null: bool = True
     corruption: bool = False
     perturbations: frozenset[str] = field(default_factory=frozenset)
+    layers: int | None = None
 
     def refusal(self, stream: Stream) -> str | None:
         """Why `stream` is not served, or None where it is."""
@@ -84,7 +86,15 @@ class Serves:
         if stream.perturb is not None and stream.perturb.kind not in self.perturbations:
             known = ", ".join(sorted(self.perturbations)) or "none"
             return f"it serves no perturbation {stream.perturb.kind!r} (served: {known})"
-        return None
+        return None if stream.perturb is None else self._layers_refusal(stream.perturb.layers)
+
+    def _layers_refusal(self, layers: tuple[int, ...]) -> str | None:
+        beyond = [layer for layer in layers if not 0 <= layer < (self.layers or 0)]
+        if not beyond:
+            return None
+        if self.layers is None:
+            return f"its perturbations take no layers, asked for {', '.join(map(str, layers))}"
+        return f"it has the layers 0 to {self.layers - 1}, asked for {', '.join(map(str, beyond))}"
 
 
 class ScaleGenerator(ABC):

@@ -28,13 +28,28 @@ class Corruption:
         if not 0.0 <= self.proportion <= 1.0:
             raise ConfigError(f"Corruption: proportion is a part between 0 and 1, got {self.proportion}.")
 
+    def __str__(self) -> str:
+        return f"{self.proportion:g}" + " with queries" * self.queries + " redrawn" * self.redraw
+
 
 @dataclass(frozen=True)
 class Perturbation:
-    """A changed forward pass: which change (`kind`, named by the guidance) and in which blocks (`layers`)."""
+    """A changed forward pass.
+
+    Args:
+        kind: which change, named by the guidance.
+        layers: the blocks that it changes, from 0; none leaves the choice to the generator.
+        options: numbers that the kind takes, as (name, value).
+    """
 
     kind: str
     layers: tuple[int, ...] = ()
+    options: tuple[tuple[str, float], ...] = ()
+
+    def __str__(self) -> str:
+        values = f" ({', '.join(f'{name}={value:g}' for name, value in self.options)})" if self.options else ""
+        places = f" in layers {','.join(map(str, self.layers))}" if self.layers else ""
+        return f"{self.kind}{values}{places}"
 
 
 @dataclass(frozen=True)
@@ -77,10 +92,9 @@ class Stream:
     def __str__(self) -> str:
         parts: list[str] = [self.condition]
         if self.prefix != "sampled":
-            parts.append(f"prefix corrupted {self.prefix.proportion:g}")
+            parts.append(f"prefix corrupted {self.prefix}")
         if self.perturb is not None:
-            layers = ",".join(map(str, self.perturb.layers))
-            parts.append(f"perturbed by {self.perturb.kind}" + (f" in layers {layers}" if layers else ""))
+            parts.append(f"perturbed by {self.perturb}")
         if self.model != "main":
             parts.append(f"of model {self.model!r}")
         return ", ".join(parts)

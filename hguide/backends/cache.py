@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -154,3 +156,21 @@ class KeyValueCache:
         self._keys = [keys[:rows] for keys in self._keys]
         self._values = [values[:rows] for values in self._values]
         self._shape = (rows, *self._shape[1:])
+
+    def part(self, first: int, stop: int) -> KeyValueCache:
+        """Some rows as a cache of their own: the same storage, its own end, so that their past can be rewritten.
+
+        Args:
+            first: first row.
+            stop: row behind the last.
+
+        Raises:
+            ShapeError: where these rows are not alive.
+        """
+        if not 0 <= first <= stop <= self.rows:
+            raise ShapeError(f"cannot take the rows {first} to {stop}: {self.rows} are alive.")
+        other = copy.copy(self)
+        other._keys = [keys[first:stop] for keys in self._keys]
+        other._values = [values[first:stop] for values in self._values]
+        other._shape = (stop - first, *self._shape[1:])
+        return other

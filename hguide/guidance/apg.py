@@ -12,6 +12,8 @@ from torch import Tensor
 from hguide.errors import near_matches
 from hguide.grids import Step
 from hguide.guidance.base import Predictor
+from hguide.guidance.carried import carried
+from hguide.guidance.gauge import gauge_shift
 from hguide.guidance.null_contrast import widened
 from hguide.guidance.reduced_contrast import ReducedContrast
 from hguide.priors import Bilinear, Prior
@@ -79,50 +81,34 @@ class APG(ReducedContrast):
         return super().needs(stream, step) if idle else (stream.null,)
 
     def evaluate(self, f: Predictor, stream: Stream, step: Step, remembered: Any) -> tuple[Tensor, Any]:
-        """The projected contrast, and the contrast to remember."""
+        """The projected contrast, and the contrast to remember with what the gauge takes off it."""
         logits = f(stream)
         if not self.acts(stream, step) or not self.needs(stream, step):
             return logits, remembered
         given, null, t = widened(logits), widened(f(stream.null)), self.t(step)
-        difference = given - null
+        difference, shift = given - null, gauge_shift(given, self.gauge) - gauge_shift(null, self.gauge)
         if self.momentum != 0.0 and remembered is not None:
-            difference = difference + self.momentum * _carried(self.prior, remembered, step)
-        kept = difference if self.momentum != 0.0 and step.positions is None else remembered
-        if self.base == "given":
-            guided = logits if t == 0.0 else given + t * self.projected(given, difference)
-        else:
-            guided = null + (1.0 + t) * self.projected(given, difference)
-        return guided.to(logits.dtype), kept
+            difference = difference + self.momentum * carried(self.prior, remembered[0], step)
+            shift = shift + self.momentum * carried(self.prior, remembered[1], step)
+        kept = (difference, shift) if self.momentum != 0.0 and step.positions is None else remembered
+        if t == 0.0 and self.base == "given":
+            return logits, kept
+        return self._guided(given, null, difference, shift, t).to(logits.dtype), kept
 
     def contrast(
         self, given: Float[Tensor, "*place v"], null: Float[Tensor, "*place v"], t: float
     ) -> Float[Tensor, "*place v"]:
         """The guided logits without momentum."""
-        difference = self.projected(given, given - null)
-        return given + t * difference if self.base == "given" else null + (1.0 + t) * difference
+        shift = gauge_shift(given, self.gauge) - gauge_shift(null, self.gauge)
+        return self._guided(given, null, given - null, shift, t)
 
-    def projected(
-        self, given: Float[Tensor, "*place v"], difference: Float[Tensor, "*place v"]
-    ) -> Float[Tensor, "*place v"]:
-        """The contrast within its radius, its part along the given logits multiplied by eta."""
-        fixed = self._fixed_difference(difference)
+    def _guided(self, given: Tensor, null: Tensor, difference: Tensor, shift: Tensor, t: float) -> Tensor:
         if self.radius > 0.0:
-            tiny = torch.finfo(fixed.dtype).tiny ** 0.5
-            factor = (self.radius / self.norm(fixed).clamp_min(tiny)).clamp_max(1.0)
-            difference, fixed = factor * difference, factor * fixed
-        if self.eta == 1.0:
-            return difference
-        c = self.fixed(given)
-        squared = self.inner(c, c).clamp_min(torch.finfo(c.dtype).tiny)
-        return difference + (self.eta - 1.0) * self.inner(fixed, c) / squared * given
-
-    def _fixed_difference(self, difference: Tensor) -> Tensor:
-        raise NotImplementedError
-
-
-def _carried(prior: Prior, previous: Tensor, step: Step) -> Tensor:
-    carried = prior(previous, step.grid, step)
-    if step.positions is None:
-        return carried
-    rows = carried.flatten(1, 2)
-    return rows.gather(1, step.positions[..., None].expand(-1, -1, rows.shape[-1]))
+            size = self.norm(difference - shift).clamp_min(torch.finfo(given.dtype).tiny ** 0.5)
+            factor = (self.radius / size).clamp_max(1.0)
+            difference, shift = factor * difference, factor * shift
+        if self.eta != 1.0:
+            c = self.fixed(given)
+            squared = self.inner(c, c).clamp_min(torch.finfo(c.dtype).tiny)
+            difference = difference + (self.eta - 1.0) * self.inner(difference - shift, c) / squared * given
+        return given + t * difference if self.base == "given" else null + (1.0 + t) * difference

@@ -63,7 +63,7 @@ def test_a_job_shows_the_fields_of_its_options(capsys):
         (["smaple"], "unknown command: did you mean 'sample'?"),
         (["sample", "--guidence", "cfg"], "unrecognized arguments: --guidence"),
         (["sample", "--model", "toyy"], "toyy: no such file"),
-        (["sample", "--model", "toy", "--guidance", "cgf(1)"], "unknown guidance 'cgf': did you mean 'cfg'?"),
+        (["sample", "--model", "toy", "--guidance", "cgf(1)"], "unknown guidance 'cgf': did you mean 'cfg'"),
         (["sample", "--model", "toy", "--guidance", "cfg(1"], "  cfg(1\n       ^"),
         (["sample", "--model", "toy", "--guidance", "ssg(-1)"], "strength is a finite number >= 0, got -1.0"),
         (["sample", "--model", "toy", "--classes", "9"], "a class is an integer from 0 to 3, got 9"),

@@ -84,9 +84,9 @@ def test_times_of_waiting_threads_are_disturbed(ms, barrier, valid):
 
 
 def test_a_report_is_good_only_where_something_was_measured_and_nothing_missed():
-    assert report(row(1.0, 1.5), row(None, 1.5)).ok
-    assert not report(row(1.0, 1.5), row(2.0, 1.5)).ok
-    assert not report(row(None, 1.5)).ok
+    assert report(row(1.0, 1.5), row(None, 1.5)).reached
+    assert not report(row(1.0, 1.5), row(2.0, 1.5)).reached
+    assert not report(row(None, 1.5)).reached
 
 
 def test_the_short_table_sums_up_the_details():

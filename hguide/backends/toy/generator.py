@@ -49,7 +49,7 @@ class ToyGenerator(ScaleGenerator):
 
     Args:
         grids: of the scales.
-        channels: `Categorical(v)` or `Binary(bits)`.
+        channels: `Categorical(v)` or `Binary(bits)`; 16 tokens by default.
         classes: number of classes; the null condition is one more.
         drift: a_k per scale; the first is 0.
         prior: P.
@@ -64,7 +64,7 @@ class ToyGenerator(ScaleGenerator):
     def __init__(
         self,
         grids: Sequence[Grid] = ((1, 1), (2, 2), (3, 3), (5, 5), (8, 8)),
-        channels: Categorical | Binary = Categorical(16),
+        channels: Categorical | Binary | None = None,
         classes: int = 4,
         drift: Sequence[float] | None = None,
         prior: Prior | None = None,
@@ -75,7 +75,7 @@ class ToyGenerator(ScaleGenerator):
     ) -> None:
         self.name = "toy"
         self.scales = tuple(Scale(k, h, w) for k, (h, w) in enumerate(grids))
-        self.channels = channels
+        self.channels = channels = channels or Categorical(16)
         self.classes = classes
         self.drift = tuple(drift) if drift is not None else (0.0,) + (0.4,) * (len(grids) - 1)
         if len(self.drift) != self.count or self.drift[0] != 0.0 or not all(0 <= a < 1 for a in self.drift):

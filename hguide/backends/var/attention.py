@@ -34,9 +34,9 @@ class BlockModulation:
     qkv_bias: Float[Tensor, " three_c"]
     query_key_scale: Float[Tensor, "two heads 1"] | None
 
-    def keep(self, rows: int) -> BlockModulation:
-        """The first `rows` rows, as a view."""
-        return replace(self, vectors=self.vectors[:, :rows])
+    def part(self, first: int, stop: int) -> BlockModulation:
+        """The rows from `first` to before `stop`, as a view."""
+        return replace(self, vectors=self.vectors[:, first:stop])
 
 
 def attend(

@@ -4,54 +4,32 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from hguide.backends.cache import KeyValueCache
+from hguide.backends.var.confidence import needs_confidence, token_probability, with_confidence
 from hguide.backends.var.editing import Edit
+from hguide.backends.var.forward import forward_streams
+from hguide.backends.var.perturbation import KINDS, check_options
 from hguide.backends.var.smoothing import soft_codes
+from hguide.backends.var.state import VARState
 from hguide.backends.var.tokenizer import VARTokenizer, tokenizer_hash
-from hguide.backends.var.transformer import Modulation, VARTransformer
+from hguide.backends.var.transformer import VARTransformer
 from hguide.errors import ConfigError, ShapeError, near_matches
 from hguide.generator import Categorical, Draw, ScaleGenerator, Serves
 from hguide.grids import Scale, Step
 from hguide.noise import Noise
-from hguide.sampling import Sampler
+from hguide.sampling import Candidates, Sampler
 from hguide.streams import Stream
 
 __all__ = ["VAR", "VARState"]
 
 DECODED_AT_ONCE = 16
-
-
-@dataclass
-class VARState:
-    """One run: everything that changes while VAR samples.
-
-    Attributes:
-        samples: b.
-        streams: live streams, those used longest first, so that dropping one shortens the batch.
-        last_use: last step index of each stream.
-        modulation: of all live rows, stream by stream.
-        cache: keys and values of all live rows.
-        noise: of the run.
-        latent: f_hat `(b, c, H, W)`.
-        index: next step.
-    """
-
-    samples: int
-    streams: list[Stream]
-    last_use: dict[Stream, int]
-    modulation: Modulation
-    cache: KeyValueCache
-    noise: Noise
-    latent: Tensor
-    index: int = field(default=0)
 
 
 class VAR(ScaleGenerator):
@@ -65,8 +43,6 @@ class VAR(ScaleGenerator):
         more_smooth: put a soft mix of codes in place of the drawn code at every step (the official option; for
             pictures, never for measurements).
     """
-
-    serves: ClassVar[Serves] = Serves(null=True)
 
     def __init__(
         self,
@@ -92,6 +68,12 @@ class VAR(ScaleGenerator):
         self.class_names = tuple(classes)
         self.more_smooth = more_smooth
         self.edit: Edit | None = None
+
+    @property
+    def serves(self) -> Serves:  # type: ignore[override]
+        """Null, corrupted and perturbed streams; layers are blocks."""
+        depth = self.transformer.config.depth
+        return Serves(null=True, corruption=True, perturbations=frozenset(KINDS), layers=depth)
 
     @cached_property
     def tokenizer_hash(self) -> str:
@@ -138,10 +120,18 @@ class VAR(ScaleGenerator):
     def begin(
         self, condition: Sequence[Any], streams: Mapping[Stream, int], noise: Noise, negative: Any = None
     ) -> VARState:
-        """A new run: the modulation of all rows and an empty cache of the final size."""
+        """A new run: the modulation of all rows and an empty cache of the final size.
+
+        Raises:
+            StreamError: a perturbed stream with options that its kind does not have.
+        """
         config = self.transformer.config
         null = self._label(negative)
-        live = sorted(streams, key=lambda stream: -streams[stream])
+        # Streams of one prefix lie together, so that it is rewritten in one pass.
+        live = sorted(streams, key=lambda s: (-streams[s], s.prefix != "sampled", str(s.prefix)))
+        for stream in live:
+            if stream.perturb is not None:
+                check_options(stream.perturb)
         labels = [null if stream.condition == "null" else label for stream in live for label in condition]
         weight = self.transformer.head.weight
         cache = KeyValueCache(
@@ -178,37 +168,46 @@ class VAR(ScaleGenerator):
         return dict(zip(streams, maps, strict=True))
 
     def _hidden(self, state: VARState, step: Step) -> Float[Tensor, "rows l c"]:
-        live = [stream for stream in state.streams if state.last_use[stream] >= step.index]
-        if len(live) < len(state.streams):
-            # A stream's cache is read by its own later steps, so it goes only after its last use.
-            state.streams = live
-            state.cache.keep(len(live) * state.samples)
-            state.modulation = state.modulation.keep(len(live) * state.samples)
-        if step.index == 0:
-            x = self.transformer.first_input(state.modulation)
-        else:
-            next_map = self.tokenizer.quantize.next_map(state.latent, step.grid)
-            x = self.transformer.embed(next_map, step.index).repeat(len(live), 1, 1)
-        return self.transformer.forward_blocks(x, state.modulation, state.cache)
+        state.drop_unused(step.index)
+        if 0 < step.index == len(state.maps) + 1:
+            state.maps.append(self.tokenizer.quantize.next_map(state.latent, step.grid))
+        return forward_streams(self.transformer, state, step)
 
     def sample(
         self, state: VARState, step: Step, logits: Tensor, sampler: Sampler, weights: Mapping[Stream, float]
     ) -> Draw:
-        """Draw tokens; with `more_smooth` or an edit, the codes that stand in for theirs."""
+        """Draw tokens; with `more_smooth` or an edit, the codes that stand in for theirs.
+
+        Where a soft stream lives, the draw carries the probability of its tokens under the guided logits, before
+        temperature and filters (*reconstructed*: SoftCFG's sources do not say which).
+        """
+        codes = None
         if not self.more_smooth and self.edit is None:
-            return Draw(sampler.categorical(logits, state.noise, step))
-        kept = sampler.candidates(logits, step)
-        tokens = sampler.draw(kept, state.noise, step).reshape(logits.shape[:-1])
+            tokens = sampler.categorical(logits, state.noise, step)
+        else:
+            kept = sampler.candidates(logits, step)
+            tokens = sampler.draw(kept, state.noise, step).reshape(logits.shape[:-1])
+            codes = self._codes(tokens, kept, state, step)
+        confidence = token_probability(logits, tokens) if needs_confidence(state.streams) else None
+        return Draw(tokens, embedding=codes, confidence=confidence)
+
+    def _codes(self, tokens: Tensor, kept: Candidates, state: VARState, step: Step) -> Tensor:
         quantize = self.tokenizer.quantize
         codes = quantize.lookup(tokens)
         if self.more_smooth:
             codes = soft_codes(kept, state.noise, step, quantize.embedding.weight)
         if self.edit is not None:
             codes = self.edit.mix(codes, step, quantize)
-        return Draw(tokens, embedding=codes)
+        return codes
 
     def advance(self, state: VARState, step: Step, draw: Draw) -> None:
-        """f_hat += phi_k(up(codes))."""
+        """f_hat += phi_k(up(codes)).
+
+        Raises:
+            StreamError: a soft stream lives here, but the draw of another model carries no probability.
+        """
+        if needs_confidence(state.streams):
+            state.confidence = with_confidence(state.confidence, draw)
         quantize = self.tokenizer.quantize
         codes = quantize.lookup(draw.tokens) if draw.embedding is None else draw.embedding
         state.latent = state.latent + quantize.contribution(codes, step.index, self.count, self.scales[-1].grid)

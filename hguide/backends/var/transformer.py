@@ -61,12 +61,17 @@ class Modulation:
         """
         if not 0 <= rows <= self.rows:
             raise ShapeError(f"cannot keep {rows} rows: {self.rows} are there.")
+        return self.part(0, rows)
+
+    def part(self, first: int, stop: int) -> Modulation:
+        """The rows from `first` to before `stop`, as views."""
+        rows = slice(first, stop)
         return replace(
             self,
-            start=self.start[:rows],
-            blocks=tuple(block.keep(rows) for block in self.blocks),
-            head_gain=self.head_gain[:rows],
-            head_shift=self.head_shift[:rows],
+            start=self.start[rows],
+            blocks=tuple(block.part(first, stop) for block in self.blocks),
+            head_gain=self.head_gain[rows],
+            head_shift=self.head_shift[rows],
         )
 
 

@@ -152,6 +152,7 @@ def _floor_row(name: str, pair: Pair, shown: bool) -> BenchRow:
         details={
             "form": pair.form,
             "quickest_ms": pair.update.quickest_ms,
+            "barrier_ms": pair.barrier.ms,
             "bytes_ms": pair.traffic.ms,
             "operations_ms": {form: timing.ms for form, timing in pair.products.items()},
             "ratio_to_quicker_form": pair.update.ms / pair.quicker_form_ms,

@@ -34,7 +34,7 @@ class BenchRow:
         note: why it was not measured, or what to know about it.
         shown: whether the short table has it.
         quickest_ratio: the same by the quickest sample of each, where known: what a busy machine disturbs least.
-        valid: False where a time lies under its own floor, so that something else was measured.
+        valid: False where other processes were measured rather than this one.
         details: further numbers, for the JSON.
     """
 
@@ -83,7 +83,7 @@ class BenchReport:
         return tuple(row for row in self.rows if row.verdict == verdict)
 
     @property
-    def ok(self) -> bool:
+    def reached(self) -> bool:
         """True where something was measured and no target was missed."""
         return bool(self.of(MET)) and not self.of(NOT_MET)
 
@@ -154,7 +154,7 @@ def _cells(row: BenchRow) -> tuple[str, ...]:
         f"{100 * row.target:g} %" if percent else f"{row.target:g}x"
     )
     ratio, quickest = ("-" if value is None else figure(value) for value in (row.ratio, row.quickest_ratio))
-    note = row.note if row.valid else "disturbed: quicker than its floor; measure on a quiet machine or fewer threads"
+    note = row.note if row.valid else "disturbed: threads waited for a core; use a quiet machine or fewer threads"
     verdict = row.verdict + (f" ({note})" if note else "")
     what = f"{row.what}: {row.quantity}"
     return what, number(row.ms), number(row.against_ms), ratio, quickest, target, str(row.samples or "-"), verdict

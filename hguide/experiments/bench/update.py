@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 
 import torch
@@ -24,6 +24,8 @@ __all__ = ["Pair", "measure_pair", "pairs_of", "workspace"]
 _BETA = 0.5
 # Floors are medians of other jobs, so that a little below one is still the truth.
 _LEAST_RATIO = 0.8
+# PyTorch shares an elementwise job of this size among threads; it takes some hundredths of a millisecond.
+_PARALLEL_ELEMENTS, _LONGEST_BARRIER_MS = 1 << 17, 1.0
 # Of the largest logit; the two forms add in another order.
 _AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 _REFERENCE_REPEAT, _LONG_MS = 3, 1000.0
@@ -44,6 +46,7 @@ class Pair:
         products: operations over GEMM rate, by form.
         gigabytes: that the update reads and writes, without the prior.
         gigaoperations: of the products, by form.
+        barrier: of a job that is short but runs on several threads.
         reference: of the transform-per-call form, where it was run.
     """
 
@@ -55,6 +58,7 @@ class Pair:
     products: Mapping[str, Timing]
     gigabytes: float
     gigaoperations: Mapping[str, float]
+    barrier: Timing
     reference: Timing | None
 
     @property
@@ -74,11 +78,11 @@ class Pair:
 
     @property
     def valid(self) -> bool:
-        """False where the update took clearly less than its floor: then a waiting thread was timed, not the work.
+        """False where threads waited for a core, so that waiting was timed and not the work.
 
-        It happens to the floor's short jobs where there are more threads than free cores.
+        Then a short parallel job takes milliseconds, or the update is quicker than its floor.
         """
-        return self.update.ms >= _LEAST_RATIO * self.floor_ms
+        return self.barrier.ms < _LONGEST_BARRIER_MS and self.update.ms >= _LEAST_RATIO * self.floor_ms
 
     @property
     def grids(self) -> str:
@@ -155,12 +159,15 @@ def measure_pair(
     elements = 2 * logits.numel() + previous.numel()
     forms = products(source, target, channels, batch, len(prior.factors(source, target)), device=device, dtype=dtype)
 
+    few = torch.zeros(_PARALLEL_ELEMENTS, device=device, dtype=dtype)
+
     def update() -> Tensor:
         return extrapolate(logits, previous, matrix, _BETA, out=out)
 
     jobs: dict[str, Job] = {
         "update": update,
         "traffic": traffic(buffers, elements),
+        "barrier": partial(torch.add, few, few, out=torch.empty_like(few)),
     }
     jobs |= {f"{form} {place}": each.job for form, found in forms.items() for place, each in enumerate(found)}
     timings = measure(jobs, device, repeat=repeat, budget_s=budget_s)
@@ -177,6 +184,7 @@ def measure_pair(
         products=whole,
         gigabytes=elements * logits.element_size() / 1e9,
         gigaoperations={form: sum(each.whole for each in found) / 1e9 for form, found in forms.items()},
+        barrier=timings["barrier"],
         reference=_reference(prior, logits, previous, update(), target) if referenced else None,
     )
 

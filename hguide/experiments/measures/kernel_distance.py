@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from hguide.errors import ConfigError
@@ -26,45 +26,35 @@ def polynomial_kernel(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float
     return (x @ y.T / x.shape[1] + 1).pow(3)
 
 
-def kernel_distance(
-    sample: Float[Tensor, "n d"],
-    reference: Float[Tensor, "m e"],
-    sample_groups: Int[Tensor, " n"] | None = None,
-    reference_groups: Int[Tensor, " m"] | None = None,
-) -> float:
+def kernel_distance(sample: Float[Tensor, "n d"], reference: Float[Tensor, "m e"]) -> float:
     """Unbiased squared MMD over all pairs; may be below zero, as an unbiased estimate of zero must.
 
     mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{i,j} k(x_i, y_j) (arXiv 1801.01401, section 4,
-    on all samples instead of blocks). With groups, i != j reads "of different groups": two crops of one scene are
-    alike, so that pairs of them would bias the mean upward.
+    on all samples instead of blocks). Unbiased for rows drawn independently; `kernel_statistic` is for crops that
+    share scenes and for sets with a fixed number per class.
 
     Args:
         sample: generated rows.
         reference: real rows, as many.
-        sample_groups: which rows belong together, e.g. images of one seed; by default each row is its own.
-        reference_groups: likewise, e.g. the scene of each crop.
 
     Raises:
-        ConfigError: counts differ or are below two, or there is one group only.
+        ConfigError: counts differ or are below two.
         ShapeError: dimensions differ.
         NumericalError: NaN or infinity.
     """
     x, y = checked_pair(sample, reference)
     cross = sum(float(polynomial_kernel(part, y).sum()) for part in x.split(ROWS_AT_ONCE)) / (len(x) * len(y))
-    return _mean_across(x, sample_groups) + _mean_across(y, reference_groups) - 2 * cross
+    return _mean_of_pairs(x) + _mean_of_pairs(y) - 2 * cross
 
 
-def _mean_across(rows: Tensor, groups: Tensor | None) -> float:
-    """Mean kernel over ordered pairs of rows of different groups."""
-    ids = torch.arange(len(rows)) if groups is None else groups.cpu()
-    total, pairs = 0.0, 0
-    for part, own in zip(rows.split(ROWS_AT_ONCE), ids.split(ROWS_AT_ONCE), strict=True):
-        apart = own[:, None] != ids[None]
-        total += float(polynomial_kernel(part, rows).mul_(apart).sum())
-        pairs += int(apart.sum())
-    if not pairs:
-        raise ConfigError(f"all {len(rows)} rows are of one group: no pair to compare.")
-    return total / pairs
+def _mean_of_pairs(rows: Tensor) -> float:
+    """Mean kernel over ordered pairs of different rows."""
+    total = 0.0
+    for first, part in enumerate(rows.split(ROWS_AT_ONCE)):
+        kernel = polynomial_kernel(part, rows)
+        kernel.diagonal(first * ROWS_AT_ONCE).zero_()
+        total += float(kernel.sum())
+    return total / (len(rows) * (len(rows) - 1))
 
 
 def kernel_distance_blocks(
@@ -124,5 +114,3 @@ class KernelDistance(PairMeasure[Rows]):
         if self._options["size"] is None:
             return kernel_distance(*rows)
         return kernel_distance_blocks(*rows, **self._options)[0]
-
-

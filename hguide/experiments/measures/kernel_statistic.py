@@ -1,14 +1,15 @@
-"""The kernel distance as a function of how often each scene and each seed is counted."""
+"""The kernel distance of clustered rows, as a function of how often each seed and each scene is counted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from hguide.errors import ConfigError
+from hguide.experiments.measures.clusters import Clusters
 from hguide.experiments.measures.kernel_distance import ROWS_AT_ONCE, polynomial_kernel
 from hguide.experiments.measures.rows import checked_pair
 
@@ -18,69 +19,95 @@ __all__ = ["kernel_statistic"]
 def kernel_statistic(
     sample: Float[Tensor, "n d"],
     reference: Float[Tensor, "m e"],
-    sample_groups: Int[Tensor, " n"] | None = None,
-    reference_groups: Int[Tensor, " m"] | None = None,
+    seeds: Clusters | None = None,
+    scenes: Clusters | None = None,
 ) -> Callable[[Float64[Tensor, " n"], Float64[Tensor, " n"]], float]:
-    """`kernel_distance` with groups, for `bootstrap`; kernels are computed once, 8 bytes per pair of groups.
+    """Unbiased squared MMD of clustered rows, for `bootstrap`; all weights one give the estimate itself.
 
-    A resampled set holds copies of the same group; pairs of copies are left out like pairs within a group. The mean
-    over resamplings is then the estimate itself, where counting k(x, x) would shift it upward.
+    As `kernel_distance`, which it equals where each row is its own cluster, but its means over pairs
+    - leave out pairs within a cluster, and pairs of copies of one: crops of a scene are alike, and counting k(x, x)
+      would shift every resampling upward;
+    - give each stratum its share of pairs, sum_{s,t} (m_s m_t / m^2) mean_{pairs of s and t} k: in a set with a fixed
+      number per class, pairs of one class are too few among the pairs left, which would bias the mean downward.
+
+    The kernels are computed once and take 8 bytes per pair of clusters.
 
     Args:
         sample: generated rows.
         reference: real rows, as many.
-        sample_groups: what is resampled as one, e.g. the seed of each row.
-        reference_groups: likewise, e.g. the scene of each crop.
+        seeds: of the sample's rows; by default each row is its own cluster.
+        scenes: of the reference's rows, likewise.
+
+    Raises:
+        ConfigError: counts differ, or a stratum has one cluster only.
+        ShapeError: dimensions differ.
+        NumericalError: NaN or infinity.
     """
     x, y = checked_pair(sample, reference)
-    mine, theirs = _Groups(sample_groups, len(x)), _Groups(reference_groups, len(y))
+    mine, theirs = _Weights(seeds, len(x)), _Weights(scenes, len(y))
     inner_x, inner_y, cross = _sums(x, x, mine, mine), _sums(y, y, theirs, theirs), _sums(x, y, mine, theirs)
     inner_x.fill_diagonal_(0)
     inner_y.fill_diagonal_(0)
 
     def statistic(sample_weights: Tensor, reference_weights: Tensor) -> float:
-        a, b = mine.weights(sample_weights), theirs.weights(reference_weights)
-        pairs = mine.pairs(a), theirs.pairs(b)
-        if not all(pairs):
-            return float("nan")
-        total = (a @ mine.sizes) * (b @ theirs.sizes)
-        return float(a @ inner_x @ a / pairs[0] + b @ inner_y @ b / pairs[1] - 2 * (a @ cross @ b) / total)
+        a, b = mine.of(sample_weights), theirs.of(reference_weights)
+        between = a @ cross @ b / ((a @ mine.sizes) * (b @ theirs.sizes))
+        return float(mine.mean_of_pairs(inner_x, a) + theirs.mean_of_pairs(inner_y, b) - 2 * between)
 
     return statistic
 
 
-class _Groups:
-    """Rows that share a weight."""
+class _Weights:
+    """Clusters in an order that keeps strata together."""
 
-    def __init__(self, ids: Tensor | None, count: int) -> None:
-        ids = torch.arange(count) if ids is None else ids.cpu()
-        if len(ids) != count:
-            raise ConfigError(f"{len(ids)} group ids were given for {count} rows.")
-        self.place: Tensor
-        _, self.place = torch.unique(ids, return_inverse=True)
-        self.count = int(self.place.max()) + 1
+    def __init__(self, clusters: Clusters | None, count: int) -> None:
+        clusters = clusters or Clusters.of(range(count))
+        if len(clusters.ids) != count:
+            raise ConfigError(f"{len(clusters.ids)} cluster ids were given for {count} rows.")
+        strata = list(clusters.stratum_of.values())
+        by_stratum = sorted(range(clusters.count), key=lambda place: str(strata[place]))
+        self.place = torch.tensor(by_stratum).argsort()[clusters.groups]
+        self.count = clusters.count
         self.sizes = torch.bincount(self.place, minlength=self.count).double()
         self.first = torch.empty(self.count, dtype=torch.long)
         self.first[self.place] = torch.arange(count)
+        named = [str(strata[place]) for place in by_stratum]
+        self.strata = [slice(named.index(name), named.index(name) + named.count(name)) for name in dict.fromkeys(named)]
+        lone = [name for name in dict.fromkeys(named) if named.count(name) == 1]
+        if lone:
+            what = "all rows are" if len(named) == 1 else f"stratum {lone[0]!r} is"
+            raise ConfigError(f"{what} of one cluster, which leaves no pair to compare.")
 
-    def weights(self, rows: Tensor) -> Tensor:
-        """Weight of each group."""
+    def of(self, rows: Tensor) -> Tensor:
+        """Weight of each cluster."""
         found = rows[self.first]
         if not torch.equal(found[self.place], rows):
-            raise ConfigError("rows of one group were given different weights: resample by the same groups.")
+            raise ConfigError("rows of one cluster were given different weights: resample by the same clusters.")
         return found
 
-    def pairs(self, weights: Tensor) -> float:
-        """Number of ordered pairs of rows of different groups."""
+    def mean_of_pairs(self, sums: Tensor, weights: Tensor) -> Tensor:
+        """Mean kernel over pairs of different clusters, each stratum with its share."""
         counted = weights * self.sizes
-        return float(counted.sum().square() - counted.square().sum())
+        total = weights @ sums @ weights
+        for part in self.strata:
+            own, rows = weights[part], counted[part]
+            inside = own @ sums[part, part] @ own
+            # A resampling that leaves a small stratum one cluster has no pair: the mean of all its pairs stands in.
+            whole = sums[part, part].sum() / _pairs(self.sizes[part])
+            mean = inside / _pairs(rows) if _pairs(rows) > 0 else whole
+            total = total - inside + mean * rows.sum().square()
+        return total / counted.sum().square()
 
 
-def _sums(x: Tensor, y: Tensor, rows: _Groups, columns: _Groups) -> Tensor:
-    """Kernel summed over the rows of each pair of groups."""
+def _pairs(rows: Tensor) -> Tensor:
+    """Number of ordered pairs of rows of different clusters."""
+    return rows.sum().square() - rows.square().sum()
+
+
+def _sums(x: Tensor, y: Tensor, rows: _Weights, columns: _Weights) -> Tensor:
+    """Kernel summed over the rows of each pair of clusters."""
     out = torch.zeros(rows.count, columns.count, dtype=torch.float64)
     for part, place in zip(x.split(ROWS_AT_ONCE), rows.place.split(ROWS_AT_ONCE), strict=True):
-        kernel = polynomial_kernel(part, y)
-        narrow = torch.zeros(len(part), columns.count, dtype=torch.float64).index_add_(1, columns.place, kernel)
-        out.index_add_(0, place, narrow)
+        narrow = torch.zeros(len(part), columns.count, dtype=torch.float64)
+        out.index_add_(0, place, narrow.index_add_(1, columns.place, polynomial_kernel(part, y)))
     return out

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
 from hguide.errors import ConfigError
-from hguide.experiments.measures.rows import check_counts
+from hguide.experiments.measures.moments import Moments
+from hguide.experiments.measures.rows import Rows, check_counts
 
 __all__ = ["PairMeasure"]
 
 
-class Gathered(Protocol):
-    """Rows, or what is kept of them."""
-
-    @property
-    def count(self) -> int:
-        """Number of rows."""
-        ...
-
-    def add(self, features: Tensor) -> Self:
-        """With a batch more."""
-        ...
-
-    def merge(self, other: Self) -> Self:
-        """Both together."""
-        ...
-
-
-G = TypeVar("G", bound=Gathered)
+G = TypeVar("G", Rows, Moments)
 
 
 class PairMeasure(ABC, Generic[G]):
@@ -48,7 +32,7 @@ class PairMeasure(ABC, Generic[G]):
     higher_is_better: ClassVar[bool | None]
 
     def __init__(self, empty: G, **options: Any) -> None:
-        self._empty = empty
+        self._empty: G = empty
         self._options = options
         self.sample: G = empty
         self.reference: G = empty
@@ -65,7 +49,7 @@ class PairMeasure(ABC, Generic[G]):
         else:
             self.sample = self.sample.add(features)
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: PairMeasure[G]) -> None:
         """Take what another instance with the same options has gathered.
 
         Raises:

@@ -107,7 +107,7 @@ def precision_recall_statistic(
 def _radii_of_present(
     distances: Tensor, order: Tensor, present: Bool[Tensor, " n"], neighbours: int
 ) -> Float64[Tensor, " n"]:
-    """Distance to the k-th nearest of the rows that are there; below zero (a ball of nothing) for those that are not."""
+    """Distance to the k-th nearest of the rows that are there; -1, a ball of nothing, for those that are not."""
     seen = present[order].to(torch.int32).cumsum(1) >= neighbours
     place = seen.to(torch.uint8).argmax(1, keepdim=True)
     radii = torch.where(seen[:, -1], distances.gather(1, place)[:, 0], torch.inf)

@@ -48,6 +48,11 @@ def _var_files(config: Mapping[str, Any]) -> list[str]:
     return ["case"] * ("sampling" in config) + runs
 
 
+def _is_igg(config: Mapping[str, Any]) -> bool:
+    runs = config.get("runs")
+    return isinstance(runs, dict) and bool(runs) and all("w_igg" in each for each in runs.values())
+
+
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "var": Family(
@@ -55,6 +60,12 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             _var_files,
             "hguide.experiments.parity.var_model:VARModel",
             "hguide.experiments.parity.var_folder:replay_file",
+        ),
+        "igg": Family(
+            _is_igg,
+            lambda config: ["case"],
+            "hguide.experiments.parity.igg_case:IGGModels",
+            "hguide.experiments.parity.igg_case:replay_file",
         ),
     }
 )

@@ -16,6 +16,9 @@ _TABLE = (
     (r"grad_loss", 1e-4),
     (r"soft_weights|x_in|h|f_hat|f_hat_last|next_map|f|var_input", 1e-5),
     (r"tau", 1e-12),
+    # IGG on VAR: logits, and what its attention makes of their differences.
+    (r"cond|uncond", 5e-5),
+    (r"ground|guided", 2e-4),
 )
 """Pattern of the name after its prefix -> largest absolute difference, float32 on the CPU; what is not here is exact:
 tokens, masks, counts, indices, weights."""

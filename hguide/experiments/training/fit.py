@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from hguide.errors import ConfigError
 from hguide.experiments.training.data import Scenes, load_scenes
+from hguide.experiments.training.muon import Muon
 
 __all__ = ["RunConfig", "TrainingModule", "fit", "learning_rate_factor", "training_metadata"]
 
@@ -43,6 +44,7 @@ class RunConfig:
         weight_decay: of matrices and kernels; never of biases, norms and embeddings.
         ema_decay: averaging of the weights; ramps up as (1 + n) / (10 + n).
         gradient_clip: largest gradient norm.
+        optimizer: "adamw", or "muon" for the inner matrices and kernels with AdamW for the rest.
         precision: of matrix products and convolutions, as Lightning names it; weights stay float32.
         accelerator: as Lightning names it.
         threads: CPU threads, None for torch's choice.
@@ -63,6 +65,7 @@ class RunConfig:
     weight_decay: float = 0.01
     ema_decay: float = 0.999
     gradient_clip: float = 1.0
+    optimizer: Literal["adamw", "muon"] = "adamw"
     precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed"
     accelerator: str = "auto"
     threads: int | None = None
@@ -125,13 +128,21 @@ class TrainingModule(lightning.LightningModule):
         return min(1.0, max(by_steps, by_clock))
 
     def configure_optimizers(self) -> torch.optim.Optimizer | list[torch.optim.Optimizer]:
-        """AdamW; weight decay on matrices and kernels only."""
+        """AdamW, or Muon for the inner matrices; weight decay on matrices and kernels only."""
         config = self.config
-        decayed = [p for p in self.network.parameters() if p.requires_grad and p.ndim >= 2 and min(p.shape[:2]) > 1]
-        chosen = {id(p) for p in decayed}
-        others = [p for p in self.network.parameters() if p.requires_grad and id(p) not in chosen]
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        named = [(name, p) for name, p in self.network.named_parameters() if p.requires_grad]
+        matrices = [p for name, p in named if p.ndim >= 2 and min(p.shape[:2]) > 1 and self.is_inner(name)]
+        chosen = {id(p) for p in matrices}
+        rest = [p for _, p in named if id(p) not in chosen]
+        if config.optimizer == "muon":
+            adam = torch.optim.AdamW(rest, lr=config.learning_rate, betas=self.betas, weight_decay=0.0)
+            return [Muon(matrices, lr=config.learning_rate, weight_decay=config.weight_decay), adam]
+        groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
         return torch.optim.AdamW(groups, lr=config.learning_rate, betas=self.betas)
+
+    def is_inner(self, name: str) -> bool:
+        """Whether a matrix lies inside the network; embeddings, codebooks, first and last layers do not."""
+        return True
 
     @property
     def betas(self) -> tuple[float, float]:

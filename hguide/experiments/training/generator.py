@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,8 +15,8 @@ from torch import Tensor
 from hguide.backends.var.initialise import initialise
 from hguide.backends.var.tokenizer import tokenizer_hash
 from hguide.backends.var.transformer import TransformerConfig, VARTransformer
-from hguide.errors import ConfigError
 from hguide.experiments.features import FeatureNetwork, bundled_features, load_features
+from hguide.experiments.training.data import Scenes
 from hguide.experiments.training.fit import RunConfig, TrainingModule, fit, training_metadata
 from hguide.experiments.training.sample import sample_images
 from hguide.experiments.training.tokenizer import load_tokenizer
@@ -25,7 +24,7 @@ from hguide.experiments.training.tokens import TokenSet, token_set, var_input
 
 __all__ = ["GeneratorTraining", "GeneratorTrainingConfig", "run"]
 
-TEST_CROPS_PER_SCENE = 4
+TEST_CROPS_PER_SCENE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,6 @@ class GeneratorTrainingConfig(RunConfig):
         heads: attention heads.
         class_dropout: share of samples whose class is replaced by "no class", for classifier-free guidance.
         token_crops: random crops of train scenes whose tokens are computed once.
-        optimizer: "muon" (matrices of the blocks; AdamW for the rest) or "adamw".
         corruption: share of input tokens replaced at random while the targets stay, 0 for teacher forcing as published.
         sample_cfg: guidance strength of the sample grid.
         gate_scale: scale of the first weights of the residual gates (short trainings start faster from larger ones).
@@ -55,7 +53,6 @@ class GeneratorTrainingConfig(RunConfig):
     heads: int = 6
     class_dropout: float = 0.1
     token_crops: int = 33_600
-    optimizer: Literal["muon", "adamw"] = "adamw"
     corruption: float = 0.0
     sample_cfg: float = 2.0
     gate_scale: float = 0.1
@@ -92,33 +89,23 @@ class GeneratorTraining(TrainingModule):
 
     def _tokens(self) -> tuple[TokenSet, TokenSet]:
         config, out = self.config, Path(self.config.out)
-        train = token_set(
-            self.tokenizer, self.train_scenes, config.token_crops, config.crop, config.seed, out / "tokens.safetensors"
-        )
-        count = TEST_CROPS_PER_SCENE * len(self.test_scenes.labels)
-        return train, token_set(
-            self.tokenizer, self.test_scenes, count, config.crop, config.seed + 1, out / "test_tokens.safetensors"
-        )
+        half = config.precision == "bf16-mixed"
+
+        def tokens(scenes: Scenes, count: int, seed: int, name: str) -> TokenSet:
+            return token_set(self.tokenizer, scenes, count, config.crop, seed, out / f"{name}.safetensors", half)
+
+        held_out = TEST_CROPS_PER_SCENE * len(self.test_scenes.labels)
+        train = tokens(self.train_scenes, config.token_crops, config.seed, "tokens")
+        return train, tokens(self.test_scenes, held_out, config.seed + 1, "test_tokens")
 
     @property
     def betas(self) -> tuple[float, float]:
         """Adam's decay rates, those of VAR."""
         return 0.9, 0.95
 
-    def configure_optimizers(self) -> torch.optim.Optimizer | list[torch.optim.Optimizer]:
-        """AdamW, or Muon for the matrices of the blocks and AdamW for the rest."""
-        config = self.config
-        if config.optimizer == "adamw":
-            return super().configure_optimizers()
-        if not hasattr(torch.optim, "Muon"):
-            raise ConfigError(f"optimizer 'muon' needs torch >= 2.9, this is {torch.__version__}: use adamw.")
-        matrices = [p for name, p in self.network.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
-        chosen = {id(p) for p in matrices}
-        rest = [p for p in self.network.parameters() if id(p) not in chosen]
-        muon = torch.optim.Muon(
-            matrices, lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-        )
-        return [muon, torch.optim.AdamW(rest, lr=config.learning_rate, betas=self.betas, weight_decay=0.0)]
+    def is_inner(self, name: str) -> bool:
+        """The matrices of the blocks."""
+        return name.startswith("blocks.") and "ada_gss" not in name
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean cross entropy over positions, in nats a token."""

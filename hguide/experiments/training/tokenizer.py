@@ -31,6 +31,7 @@ class TokenizerTrainingConfig(RunConfig):
         channels: width at full resolution.
         multipliers: width of each level as a multiple of `channels`.
         blocks: residual blocks per encoder level.
+        groups: groups of the group norms; few channels a group erase the mean colour.
         latent_channels: length of a code.
         vocabulary: number of codes.
         patch_nums: side of each scale's token map.
@@ -50,6 +51,7 @@ class TokenizerTrainingConfig(RunConfig):
     channels: int = 64
     multipliers: tuple[int, ...] = (1, 1, 1, 1)
     blocks: int = 1
+    groups: int = 8
     latent_channels: int = 16
     vocabulary: int = 1024
     patch_nums: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8)
@@ -63,7 +65,11 @@ class TokenizerTrainingConfig(RunConfig):
     def network(self) -> TokenizerConfig:
         """Shape of the tokenizer."""
         autoencoder = AutoencoderConfig(
-            self.channels, tuple(self.multipliers), blocks=self.blocks, latent_channels=self.latent_channels
+            self.channels,
+            tuple(self.multipliers),
+            blocks=self.blocks,
+            latent_channels=self.latent_channels,
+            groups=self.groups,
         )
         return TokenizerConfig(autoencoder, vocabulary=self.vocabulary, patch_nums=tuple(self.patch_nums))
 
@@ -88,6 +94,10 @@ class TokenizerTraining(TrainingModule):
         )
         self.register_buffer("usage", torch.zeros(config.vocabulary))
         self.usage: Tensor
+
+    def is_inner(self, name: str) -> bool:
+        """All but the codebook and the layers at the pixels."""
+        return not name.startswith(("quantize.embedding", "encoder.conv_in", "decoder.conv_out"))
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one batch of crops."""

@@ -33,7 +33,7 @@ def share_inside(points: np.ndarray, members: np.ndarray, k: int) -> float:
 
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_agrees_with_loops(k: int) -> None:
-    x, y = rows(0), rows(1, shift=0.7)
+    x, y = rows(0, shift=-0.5), rows(1, shift=0.7)
     found = precision_recall(x, y, k)
     assert found.precision == share_inside(x.numpy(), y.numpy(), k)
     assert found.recall == share_inside(y.numpy(), x.numpy(), k)
