@@ -18,7 +18,7 @@ from hguide.noise import Noise, SeededNoise
 from hguide.sampling import Sampler
 from hguide.streams import COND, UNCOND, Stream
 
-__all__ = ["StepRecord", "generate", "run"]
+__all__ = ["StepRecord", "generate", "plan", "run"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +139,7 @@ def run(
     guidance = parse(guidance) if isinstance(guidance, str) else guidance or Identity()
     sampler = sampler or Sampler()
     lenders = {name: lender for name, lender in (models or {}).items() if lender is not generator}
-    last_use = _plan(generator, guidance, negative, models or {})
+    last_use = plan(generator, guidance, negative=negative, models=models)
 
     def server(stream: Stream) -> str:
         return stream.model if stream.model in lenders else "main"
@@ -191,10 +191,25 @@ def _checked_seeds(seeds: Iterable[int]) -> list[int]:
     return found
 
 
-def _plan(
-    generator: ScaleGenerator, guidance: Guidance, negative: Any, models: Mapping[str, ScaleGenerator]
+def plan(
+    generator: ScaleGenerator,
+    guidance: Guidance,
+    *,
+    negative: Any = None,
+    models: Mapping[str, ScaleGenerator] | None = None,
 ) -> dict[Stream, int]:
-    """Each stream's last index of use, with everything that cannot be served refused, before the first step."""
+    """The streams of a run and their last step of use; what cannot be served is refused here, before the first step.
+
+    Args:
+        generator: that would run.
+        guidance: that would guide it.
+        negative: see `generate`.
+        models: see `generate`.
+
+    Raises:
+        StreamError: names both sides and the reason.
+    """
+    models = models or {}
     last_use: dict[Stream, int] = {}
     for index, scale in enumerate(generator.scales):
         for stream in guidance.asks(COND, Step(index, generator.count, 0, scale)):

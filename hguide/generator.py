@@ -111,6 +111,8 @@ class ScaleGenerator(ABC):
         serves: the streams it can predict.
         partial: True where some steps predict a partial map.
         lockstep: False where the steps depend on the sample, so that samples run one at a time.
+        class_count: number of classes of the given condition, or None where it is something else (a prompt).
+        class_names: their names, empty where they have none.
         tokenizer_hash: equal for generators whose tokens mean the same; lenders must agree.
     """
 
@@ -121,6 +123,8 @@ class ScaleGenerator(ABC):
     name: str
     scales: tuple[Scale, ...]
     channels: Categorical | Binary
+    class_count: int | None = None
+    class_names: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:

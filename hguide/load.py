@@ -60,7 +60,10 @@ def load(
     """
     text = str(name_or_path)
     if text in BUNDLED:
-        return _loader(BUNDLED[text])(bundled_path(text), device=device, dtype=dtype, **options)
+        path = bundled_path(text)
+        if not path.is_file():
+            raise CheckpointError(f"{text}: its weights are missing from this installation ({path}); install it again.")
+        return _loader(BUNDLED[text])(path, device=device, dtype=dtype, **options)
     if "/" not in text and not Path(text).exists() and "." not in text and text in registry and text not in LOADERS:
         return registry.get(text)(**options)
     try:
@@ -68,7 +71,7 @@ def load(
     except CheckpointError as error:
         if Path(text).exists() or "/" in text:
             raise
-        raise CheckpointError(f"{error} Bundled: {near_matches(text, BUNDLED)}") from None
+        raise CheckpointError(f"{error} Bundled models: {near_matches(text, BUNDLED)}") from None
 
 
 def _loader(family: str) -> Any:

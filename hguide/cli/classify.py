@@ -45,7 +45,7 @@ class Classifier:
 
 def classifier_of(generator: ScaleGenerator) -> Classifier | None:
     """The classifier of the generator's classes, or None where they are not its classes."""
-    names = tuple(getattr(generator, "class_names", ()))
+    names = generator.class_names
     if not names:
         return None
     from hguide.experiments.features import load_features

@@ -64,7 +64,7 @@ def conditions(generator: ScaleGenerator, classes: Listed | None, prompts: Liste
 
 def class_name(generator: ScaleGenerator, condition: Any) -> str:
     """The name of a class, its number where it has none; a prompt as it is."""
-    names = getattr(generator, "class_names", ())
+    names = generator.class_names
     if isinstance(condition, int):
         return str(names[condition]) if condition < len(names) else f"class {condition}"
     return str(condition)
@@ -80,12 +80,9 @@ def guidance_texts(given: str | Sequence[str]) -> list[str]:
 
 
 def _class_count(generator: ScaleGenerator) -> int:
-    named = len(getattr(generator, "class_names", ()))
-    config = getattr(getattr(generator, "transformer", None), "config", None)
-    count = named or getattr(generator, "classes", 0) or getattr(config, "classes", 0)
-    if not count:
+    if generator.class_count is None:
         raise ConfigError(f"{generator.name} has no list of classes: say which with --classes or --prompts.")
-    return int(count)
+    return generator.class_count
 
 
 def _entries(given: Listed, what: str) -> Iterable[int | str]:

@@ -371,3 +371,42 @@ def test_perceptual_distance_without_weights_says_so(tmp_path: Path) -> None:
 
     with pytest.raises(CheckpointError, match="no SqueezeNet"):
         PerceptualDistance(tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 24), (3, 24, 8), (1, 16, 16)])
+def test_orthogonalised_matrices_keep_their_singular_vectors(shape: tuple[int, int, int]) -> None:
+    """Against the exact U V^T: equal directions, singular values pushed to between 0.6 and 1.25."""
+    from hguide.experiments.training.muon import orthogonalise
+
+    torch.manual_seed(0)
+    matrices = torch.randn(shape)
+    u, _, vh = torch.linalg.svd(matrices, full_matrices=False)
+    within = u.transpose(1, 2) @ orthogonalise(matrices) @ vh.transpose(1, 2)
+    diagonal = torch.diagonal(within, dim1=1, dim2=2)
+    assert ((diagonal > 0.6) & (diagonal < 1.25)).all()
+    assert (within - torch.diag_embed(diagonal)).abs().max() < 0.05
+
+
+def test_muon_moves_every_shape_by_adams_root_mean_square() -> None:
+    from hguide.experiments.training.muon import Muon
+
+    torch.manual_seed(0)
+    parameters = [torch.nn.Parameter(torch.zeros(32, 32)), torch.nn.Parameter(torch.zeros(16, 4, 3, 3))]
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    Muon(parameters, lr=0.1).step()
+    assert parameters[0].square().mean().sqrt().item() == pytest.approx(0.2 * 0.1, rel=0.25)
+    assert parameters[1].square().mean().sqrt().item() == pytest.approx(0.2 * 0.1, rel=0.25)
+
+
+def test_generator_trains_with_muon(coded: Path, tokenizer_file: Path, tmp_path: Path) -> None:
+    from hguide.experiments.training.generator import GeneratorTrainingConfig, run
+
+    config = GeneratorTrainingConfig(
+        data=str(coded), out=str(tmp_path), tokenizer=str(tokenizer_file), accelerator="cpu", optimizer="muon",
+        steps=8, epoch_steps=8, batch_size=4, crop=16, width=16, depth=1, heads=2, token_crops=8,
+        precision="32-true", warmup_steps=1, learning_rate=0.02,
+    )  # fmt: skip
+    run(config)
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert line["train_loss"] < np.log(16)

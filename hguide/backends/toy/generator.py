@@ -76,7 +76,7 @@ class ToyGenerator(ScaleGenerator):
         self.name = "toy"
         self.scales = tuple(Scale(k, h, w) for k, (h, w) in enumerate(grids))
         self.channels = channels = channels or Categorical(16)
-        self.classes = classes
+        self.classes = self.class_count = classes
         self.drift = tuple(drift) if drift is not None else (0.0,) + (0.4,) * (len(grids) - 1)
         if len(self.drift) != self.count or self.drift[0] != 0.0 or not all(0 <= a < 1 for a in self.drift):
             raise ConfigError(f"drift has one number in [0, 1) per scale, the first 0; got {self.drift}.")

@@ -65,6 +65,7 @@ class VAR(ScaleGenerator):
         self.tokenizer = tokenizer.eval().requires_grad_(False)
         self.scales = tuple(Scale(k, h, w) for k, (h, w) in enumerate(config.grids))
         self.channels = Categorical(config.vocabulary)
+        self.class_count = config.classes
         self.class_names = tuple(classes)
         self.more_smooth = more_smooth
         self.edit: Edit | None = None

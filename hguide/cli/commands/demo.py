@@ -80,6 +80,7 @@ def run(options: Any) -> None:
     from hguide.cli.options import load_model, sampler_of, writable_folder
     from hguide.cli.residual import trace
     from hguide.errors import ConfigError
+    from hguide.generate import plan
     from hguide.guidance import parse
     from hguide.images import write_bytes
 
@@ -89,6 +90,8 @@ def run(options: Any) -> None:
         raise ConfigError(f"pictures is at least 1, got {options.pictures}.")
     out = writable_folder(options.out)
     generator = load_model(options)
+    for guidance in guidances:
+        plan(generator, guidance)
     classes = lists.conditions(generator, options.classes)
     classifier = classifier_of(generator)
     growing = (classes[0] if options.strip_class is None else generator.conditions(options.strip_class, 1)[0], seeds[0])

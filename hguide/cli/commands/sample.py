@@ -59,6 +59,7 @@ def run(options: Any) -> int:
     from hguide.cli import lists
     from hguide.cli.options import load_model, new_file, sampler_of, writable_folder
     from hguide.cli.settings import Settings
+    from hguide.generate import plan
     from hguide.guidance import parse
     from hguide.provenance import device_facts, model_hash, sampler_facts, versions
 
@@ -66,6 +67,7 @@ def run(options: Any) -> int:
     out = writable_folder(options.out)
     archive = None if options.npz is None else new_file(options.npz, ".npz", overwrite=True)
     generator = load_model(options)
+    plan(generator, guidance, negative=options.negative)
     conditions = lists.conditions(generator, options.classes, options.prompts)
     general = Settings(
         model=options.model,

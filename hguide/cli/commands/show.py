@@ -141,7 +141,7 @@ def _model(name: str) -> str:
     lines += ["", f"hash: {model_hash(generator)}", f"tokenizer hash: {generator.tokenizer_hash}"]
     lines += [f"channels: {generator.channels}"]
     lines += [f"scales: {', '.join(f'{s.height}x{s.width}' for s in generator.scales)}"]
-    names = getattr(generator, "class_names", ())
+    names = generator.class_names
     if names:
         lines += [f"classes: {', '.join(names)}"]
     for part in ("transformer", "tokenizer"):
