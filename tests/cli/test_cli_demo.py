@@ -12,7 +12,8 @@ import hguide
 from hguide.cli import main
 from hguide.cli.batches import batches, sample_batches
 from hguide.cli.residual import prior_of, residual_energy, trace
-from hguide.cli.timed import Timed
+from hguide.experiments.bench.timed_guidance import TimedGuidance
+from hguide.experiments.bench.timing import Spans
 from hguide.guidance import parse
 from hguide.images import read_png, to_uint8
 from hguide.priors import DSE, Area
@@ -100,11 +101,12 @@ def test_prior_of_a_composition():
 
 def test_timing_changes_nothing():
     toy, guidance = hguide.load("toy"), parse("cfg | ssg")
-    timed = Timed(guidance, toy.device)
+    spans = Spans(toy.device)
+    timed = TimedGuidance(guidance, spans)
     parts = batches(toy, [(0, 1), (2, 1), (1, 7)], 2, False)
     assert [len(part) for part in parts] == [2, 1]
     pictures = torch.cat([batch.images for batch in sample_batches(toy, parts, timed, Sampler())])
     wanted = [hguide.generate(toy, condition, guidance, seeds=[seed]) for condition, seed in [(0, 1), (2, 1), (1, 7)]]
     assert torch.equal(pictures, torch.cat(wanted))
-    assert timed.seconds > 0
+    assert spans.total_ms() > 0
     assert str(timed) == str(guidance)

@@ -127,24 +127,24 @@ def _runs(
     from tqdm import tqdm
 
     from hguide.cli.batches import batches, sample_batches
-    from hguide.cli.timed import Timed, synchronize
+    from hguide.experiments.bench.timed_guidance import TimedGuidance
+    from hguide.experiments.bench.timing import Spans
 
     parts = batches(generator, pairs, options.batch_size, options.deterministic)
     found = []
     with tqdm(total=len(pairs) * len(guidances), unit="image", file=sys.stderr) as progress:
         for guidance in guidances:
             progress.set_description(str(guidance))
-            timed, images = Timed(guidance, generator.device), []
+            spans, images = Spans(generator.device), []
             started = time.perf_counter()
-            for batch in sample_batches(generator, parts, timed, sampler):
+            for batch in sample_batches(generator, parts, TimedGuidance(guidance, spans), sampler):
                 images.append(batch.images.cpu())
                 progress.update(len(batch.pairs))
-            synchronize(generator.device)
             seconds = (time.perf_counter() - started) / len(pairs)
             whole = torch.cat(images)
             seen = classifier.recognise(whole, [condition for condition, _ in pairs]) if classifier else None
             accuracy, score = (seen.accuracy, seen.score) if seen else (None, None)
-            share = timed.seconds / len(pairs)
+            share = spans.total_ms() / 1e3 / len(pairs)
             found.append((Measured(str(guidance), len(pairs), accuracy, score, seconds, share), whole))
     return found
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hguide.backends.conv_autoencoder import AutoencoderConfig
 from hguide.backends.var import VAR, TokenizerConfig, TransformerConfig, VARTokenizer, VARTransformer
+from hguide.experiments.bench.timed_guidance import TimedGuidance
 from hguide.experiments.bench.timing import Spans
 from hguide.generate import generate
 from hguide.generator import ScaleGenerator
@@ -20,53 +21,9 @@ from hguide.guidance import Guidance, Memory, Predictor, parse
 from hguide.sampling import Sampler
 from hguide.streams import COND, Stream
 
-__all__ = ["Share", "TimedGuidance", "guidance_share", "var_d16"]
+__all__ = ["Share", "guidance_share", "var_d16"]
 
 GUIDANCE = "cfg(1.5) | ssg(1.0)"
-
-
-@dataclass(frozen=True, eq=False)
-class TimedGuidance(Guidance):
-    """Another guidance, and the time it takes.
-
-    Attributes:
-        inner: the guidance.
-        spans: receive one stretch per step.
-    """
-
-    inner: Guidance
-    spans: Spans
-
-    @property
-    def linear(self) -> bool:
-        """As the inner one."""
-        return self.inner.linear
-
-    @property
-    def partial(self) -> bool:
-        """As the inner one."""
-        return self.inner.partial
-
-    def asks(self, stream: Stream, step: Step) -> tuple[Stream, ...]:
-        """As the inner one."""
-        return self.inner.asks(stream, step)
-
-    def weights(self, stream: Stream, step: Step) -> dict[Stream, float]:
-        """As the inner one."""
-        return self.inner.weights(stream, step)
-
-    def bind(self, predictor: Predictor, step: Step, memory: Memory, learned: dict, path: Any = ()) -> Predictor:
-        """As the inner one."""
-        return self.inner.bind(predictor, step, memory, learned, path)
-
-    def apply(
-        self, predictions: Mapping[Stream, Tensor], step: Step, memory: Memory, stream: Stream = COND
-    ) -> tuple[Tensor, dict[Any, Any]]:
-        """As the inner one, timed."""
-        self.spans.start()
-        result = self.inner.apply(predictions, step, memory, stream)
-        self.spans.stop()
-        return result
 
 
 @dataclass(frozen=True)
