@@ -410,3 +410,34 @@ def test_generator_trains_with_muon(coded: Path, tokenizer_file: Path, tmp_path:
     run(config)
     line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     assert line["train_loss"] < np.log(16)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "config"),
+    [
+        ("features", "features", "FeaturesConfig"),
+        ("landuse_var_tokenizer", "tokenizer", "TokenizerTrainingConfig"),
+        ("landuse_var_generator", "generator", "GeneratorTrainingConfig"),
+    ],
+)
+def test_shipped_recipes_are_options_of_their_training(name: str, module: str, config: str) -> None:
+    import importlib
+    from importlib.resources import files
+
+    import yaml
+
+    text = (files("hguide.experiments.training") / "configs" / f"{name}.yaml").read_text()
+    given = {"tokenizer": "weights"} if module == "generator" else {}
+    options = {key: tuple(v) if isinstance(v, list) else v for key, v in yaml.safe_load(text).items()}
+    built = getattr(importlib.import_module(f"hguide.experiments.training.{module}"), config)(
+        data="d", out="o", **given, **options
+    )
+    assert all(getattr(built, key) == value for key, value in options.items())
+
+
+def test_importing_hguide_loads_no_lightning() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, hguide, hguide.experiments.features; sys.exit('lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

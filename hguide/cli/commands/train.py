@@ -31,6 +31,20 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             f"{TRAINING}.generator",
             "GeneratorTrainingConfig",
         ),
+        "bundle": Job(
+            "Join a trained tokenizer and generator into the one file that hguide.load reads.",
+            "hguide train bundle --tokenizer runs/tokenizer/tokenizer.safetensors "
+            "--generator runs/var/generator.safetensors --out my-var.safetensors",
+            f"{TRAINING}.bundle",
+            "BundleConfig",
+        ),
+        "evaluate": Job(
+            "Measure a model on held-out scenes: reconstructions, and how the frozen classifier reads its samples.",
+            "hguide train evaluate --data ucmerced96\n"
+            "hguide train evaluate --data ucmerced96 --model my-var.safetensors --guidances \"['none', 'cfg(3.0)']\"",
+            f"{TRAINING}.report",
+            "EvaluationConfig",
+        ),
     }
 )
 

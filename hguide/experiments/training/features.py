@@ -12,7 +12,8 @@ from torch import Tensor
 
 from hguide.experiments.features import FeatureConfig, FeatureNetwork, load_features, save_features
 from hguide.experiments.training.data import Scenes, crop_centres, random_crops, to_unit
-from hguide.experiments.training.fit import RunConfig, TrainingModule, fit, training_metadata
+from hguide.experiments.training.fit import TrainingModule, fit, training_metadata
+from hguide.experiments.training.run_config import RunConfig
 
 __all__ = ["FeaturesConfig", "FeaturesTraining", "run"]
 

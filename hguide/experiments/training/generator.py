@@ -17,7 +17,8 @@ from hguide.backends.var.tokenizer import tokenizer_hash
 from hguide.backends.var.transformer import TransformerConfig, VARTransformer
 from hguide.experiments.features import FeatureNetwork, bundled_features, load_features
 from hguide.experiments.training.data import Scenes
-from hguide.experiments.training.fit import RunConfig, TrainingModule, fit, training_metadata
+from hguide.experiments.training.fit import TrainingModule, fit, training_metadata
+from hguide.experiments.training.run_config import RunConfig
 from hguide.experiments.training.sample import sample_images
 from hguide.experiments.training.tokenizer import load_tokenizer
 from hguide.experiments.training.tokens import TokenSet, token_set, var_input

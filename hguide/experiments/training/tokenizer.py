@@ -16,8 +16,9 @@ from torch import Tensor
 from hguide.backends.conv_autoencoder import AutoencoderConfig
 from hguide.backends.var.tokenizer import TokenizerConfig, VARTokenizer
 from hguide.experiments.training.data import crop_centres, random_crops, to_unit
-from hguide.experiments.training.fit import RunConfig, TrainingModule, fit, training_metadata
+from hguide.experiments.training.fit import TrainingModule, fit, training_metadata
 from hguide.experiments.training.perceptual import PerceptualDistance
+from hguide.experiments.training.run_config import RunConfig
 
 __all__ = ["TokenizerTraining", "TokenizerTrainingConfig", "run"]
 
@@ -44,21 +45,21 @@ class TokenizerTrainingConfig(RunConfig):
         restart_steps: a code unused for about so many steps is set to a latent vector of the current batch.
     """
 
-    batch_size: int = 32
-    learning_rate: float = 6e-4
+    batch_size: int = 12
+    learning_rate: float = 8e-4
     weight_decay: float = 1e-4
     squeezenet: str | None = None
-    channels: int = 64
-    multipliers: tuple[int, ...] = (1, 1, 1, 1)
+    channels: int = 32
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
     blocks: int = 1
     groups: int = 8
     latent_channels: int = 16
     vocabulary: int = 1024
     patch_nums: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8)
     perceptual_weight: float = 1.0
-    perceptual_zoom: float = 2.0
+    perceptual_zoom: float = 1.0
     squared_weight: float = 1.0
-    colour_weight: float = 1.0
+    colour_weight: float = 2.0
     commitment: float = 0.25
     restart_steps: int = 100
 
