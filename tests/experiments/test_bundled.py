@@ -42,6 +42,7 @@ def test_what_the_wheel_carries(name: str) -> None:
     assert facts["family"] == BUNDLED[name]
     assert len(facts["classes"]) == 21
     assert facts["training"]
+    assert "/" not in json.dumps(facts["training"]["generator"]["recipe"])
 
 
 def test_classes_go_by_name_or_index(model: VAR) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from hguide.backends.conv_autoencoder import AutoencoderConfig
 from hguide.backends.var import VAR, TokenizerConfig, TransformerConfig, VARTokenizer, VARTransformer
@@ -16,10 +13,8 @@ from hguide.experiments.bench.timed_guidance import TimedGuidance
 from hguide.experiments.bench.timing import Spans
 from hguide.generate import generate
 from hguide.generator import ScaleGenerator
-from hguide.grids import Step
-from hguide.guidance import Guidance, Memory, Predictor, parse
+from hguide.guidance import parse
 from hguide.sampling import Sampler
-from hguide.streams import COND, Stream
 
 __all__ = ["Share", "guidance_share", "var_d16"]
 

@@ -257,6 +257,7 @@ def fit(module: TrainingModule) -> None:
 
 def training_metadata(module: TrainingModule) -> dict[str, Any]:
     """What is needed to repeat a training: seed, data hash, versions, steps, recipe."""
+    recipe = asdict(module.config)
     return {
         "seed": module.config.seed,
         "steps": module.steps_done,
@@ -266,5 +267,10 @@ def training_metadata(module: TrainingModule) -> dict[str, Any]:
         "torch": torch.__version__,
         "lightning": lightning.__version__,
         "machine": platform.machine(),
-        "recipe": {k: v for k, v in asdict(module.config).items() if k not in ("data", "out", "init")},
+        "recipe": {name: _recorded(value) for name, value in recipe.items() if name not in ("data", "out")},
     }
+
+
+def _recorded(value: Any) -> Any:
+    """A file by its name alone: where it lay on somebody's disk is nobody's business."""
+    return Path(value).name if isinstance(value, str) and "/" in value else value
