@@ -35,7 +35,7 @@ hguide demo --classes airplane,beach,forest --seeds 0-7 --out three
 hguide demo --guidances "none; cfg(2.0); cfg(2.0) | ssg(0.5, schedule=cosine)"
 """
 SCHEMA = "hguide.demo/1"
-GUIDANCES = "none; cfg(1.5); cfg(1.5) | ssg(1.0)"
+GUIDANCES = "none; cfg(3.0); cfg(3.0) | ssg(0.5)"
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--classes", type=Listed | None, default=None, help="names, numbers, 0-7 or a file; all.")
     parser.add_argument("--seeds", type=Listed, default="0-2", help="each with every class: 0-2, 5, a list or a file.")
     parser.add_argument("--out", type=str, default="hguide-demo", help="folder; the files of an earlier demo give way.")
-    parser.add_argument("--strip-class", type=int | str | None, default=None, help="class of the strip; the first.")
+    parser.add_argument(
+        "--strip-class", type=int | str | None, default=None, help="class of the strip; the middle one of the list."
+    )
     parser.add_argument("--pictures", type=int, default=21, help="columns of the grid; the numbers are of all images.")
     add_sampling(parser, batch_size=32)
 
@@ -94,7 +96,10 @@ def run(options: Any) -> None:
         plan(generator, guidance)
     classes = lists.conditions(generator, options.classes)
     classifier = classifier_of(generator)
-    growing = (classes[0] if options.strip_class is None else generator.conditions(options.strip_class, 1)[0], seeds[0])
+    growing = (
+        classes[len(classes) // 2] if options.strip_class is None else generator.conditions(options.strip_class, 1)[0],
+        seeds[0],
+    )
     pairs = [(condition, seed) for seed in seeds for condition in classes]
     out.mkdir(parents=True, exist_ok=True)
     # The strip first: it also warms up what is compiled or allocated once.

@@ -40,7 +40,7 @@ def add_arguments(parser: Any) -> None:
     add_flag(parser, "inpaint", False, "make the box anew and keep the rest; so it is without --outpaint.")
     add_flag(parser, "outpaint", False, "keep the box and make the rest anew.")
     parser.add_argument("--class", type=int | str | None, default=None, dest="label", help="of the new part; none.")
-    parser.add_argument("--guidance", type=str, default="cfg(1.5) | ssg(1.0)", help="text form; none for none.")
+    parser.add_argument("--guidance", type=str, default="cfg(3.0) | ssg(0.5)", help="text form; none for none.")
     parser.add_argument("--seeds", type=Listed, default="0-3", help="one edit each.")
     parser.add_argument("--out", type=str, default="edits", help="folder.")
     add_flag(parser, "overwrite", False, "replace files of an earlier edit.")

@@ -26,7 +26,7 @@ left as they are; a file with other settings stops it before anything is sampled
 --from PNG repeats a sampled image exactly and compares it with the file (exit code 1 where they differ).
 """
 EXAMPLES = """
-hguide sample --classes airplane,beach --seeds 0-7 --guidance "cfg(1.5) | ssg(1.0)"
+hguide sample --classes airplane,beach --seeds 0-7 --guidance "cfg(3.0) | ssg(0.5)"
 hguide sample --classes 0-20 --seeds 0-49 --pair --out set --npz set.npz
 hguide sample --model var_d16.pth --classes 207 --seeds 0-15 --guidance "cfg(4)" --top-k 900 --top-p 0.95
 hguide sample --from samples/beach_000003.png
@@ -37,7 +37,7 @@ hguide sample --config settings.yaml --seeds seeds.txt
 def add_arguments(parser: Any) -> None:
     """Options of `hguide sample`."""
     add_model(parser)
-    parser.add_argument("--guidance", type=str, default="cfg(1.5) | ssg(1.0)", help="text form; none for none.")
+    parser.add_argument("--guidance", type=str, default="cfg(3.0) | ssg(0.5)", help="text form; none for none.")
     parser.add_argument("--classes", type=Listed | None, default=None, help="names, numbers, 0-7 or a file; all.")
     parser.add_argument("--prompts", type=str | list[str] | None, default=None, help="a text, a list or a file.")
     parser.add_argument("--negative", type=int | str | None, default=None, help="content of the null condition.")
