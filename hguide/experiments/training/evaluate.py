@@ -35,7 +35,7 @@ def evaluate_tokenizer(
     classifier: nn.Module,
     distance: PerceptualDistance | None = None,
     crops_per_scene: int = 4,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Measures of held-out reconstructions.
 
     Args:
@@ -46,7 +46,8 @@ def evaluate_tokenizer(
         crops_per_scene: random crops, as many times the number of scenes.
 
     Returns:
-        psnr (mean over crops, dB), perceptual, accuracy_originals, accuracy_reconstructions and their ratio.
+        psnr (mean over crops, dB), perceptual, accuracy_originals, accuracy_reconstructions and their ratio
+        (None where no original is recognised).
     """
     count = crops_per_scene * len(scenes.labels)
     crops, labels, _ = random_crops(scenes, count, tokenizer.config.image_size, CROP_SEED, 0)
@@ -55,11 +56,11 @@ def evaluate_tokenizer(
     rebuilt = reconstruct(tokenizer, images)
     errors = (rebuilt - images).square().mean((1, 2, 3))
     originals, copies = (class_accuracy(classifier, each, labels) for each in (images, rebuilt))
-    measures = {
+    measures: dict[str, float | None] = {
         "psnr": (-10 * errors.log10()).mean().item(),
         "accuracy_originals": originals,
         "accuracy_reconstructions": copies,
-        "accuracy_ratio": copies / originals,
+        "accuracy_ratio": copies / originals if originals else None,
         "crops": float(count),
     }
     if distance is not None:

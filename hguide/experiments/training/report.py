@@ -78,7 +78,13 @@ def run(config: EvaluationConfig) -> Evaluation:
     for guidance in config.guidances:
         accuracy, images = _accuracy(model, classifier, guidance, sampler, config.seeds_per_class)
         low, high = _wilson(accuracy, images)
-        entry = {"accuracy": accuracy, "low": low, "high": high, "images": images, "ratio": accuracy / originals}
+        entry = {
+            "accuracy": accuracy,
+            "low": low,
+            "high": high,
+            "images": images,
+            "ratio": accuracy / originals if originals else None,
+        }
         results["samples"][guidance] = entry
     evaluation = Evaluation(results)
     if config.out is not None:
