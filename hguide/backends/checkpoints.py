@@ -83,7 +83,11 @@ def save_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: 
     own = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
+        # safetensors makes files that their owner alone can read; an ordinary new file shows what the user wants.
+        unfinished.touch()
+        mode = unfinished.stat().st_mode
         save_file(own, unfinished, dict(metadata))
+        unfinished.chmod(mode)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -278,3 +278,9 @@ def test_loading_keeps_the_modules_dtype_on_the_meta_device_too():
         half["bias"].fill_(7)
         assert module.bias.tolist() == [1.0, 1.0]
         half["bias"].fill_(1)
+
+
+def test_written_files_are_readable_as_the_user_wants_new_files_to_be(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    save_safetensors(tmp_path / "weights.safetensors", {"a": torch.zeros(1)}, {})
+    assert (tmp_path / "weights.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
