@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,8 +133,7 @@ def _file_lines(file: Path) -> list[str]:
 def _distinct(found: Sequence[Any], what: str) -> Sequence[Any]:
     if not found:
         raise ConfigError(f"{what} is empty: give at least one, for instance --{what} 0-7.")
-    seen: set[Any] = set()
-    repeated = sorted({str(entry) for entry in found if entry in seen or seen.add(entry)})  # type: ignore[func-returns-value]
+    repeated = sorted(str(entry) for entry, times in Counter(found).items() if times > 1)
     if repeated:
         raise ConfigError(f"{what} repeat, which would make the same image twice: {', '.join(repeated[:8])}.")
     return found

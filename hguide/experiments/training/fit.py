@@ -8,6 +8,7 @@ import math
 import platform
 import sys
 import time
+from abc import ABC, abstractmethod
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def learning_rate_factor(progress: float, step: int, warmup: int) -> float:
     return min(1.0, (step + 1) / max(warmup, 1)) * 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
 
 
-class TrainingModule(lightning.LightningModule):
+class TrainingModule(lightning.LightningModule, ABC):
     """A training whose every step depends on its number only, so that a run killed at any point resumes.
 
     Subclasses set `network`, then implement `loss`, `evaluate` and `pictures`. The optimiser steps are taken here
@@ -56,13 +57,13 @@ class TrainingModule(lightning.LightningModule):
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
 
+    @abstractmethod
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one step, and the quantities to log."""
-        raise NotImplementedError
 
+    @abstractmethod
     def evaluate(self) -> dict[str, float]:
         """Held-out measures of the averaged weights."""
-        raise NotImplementedError
 
     def pictures(self) -> Tensor | None:
         """A grid `(rows, columns, 3, h, w)` in [0, 1] to look at after each epoch, or None."""
