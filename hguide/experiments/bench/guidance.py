@@ -12,7 +12,7 @@ import torch
 from hguide.errors import ConfigError
 from hguide.experiments.bench.end_to_end import GUIDANCE, guidance_share, var_d16
 from hguide.experiments.bench.floors import peak_rates
-from hguide.experiments.bench.machine import load_average, machine_facts, threads
+from hguide.experiments.bench.machine import checked_device, load_average, machine_facts, threads
 from hguide.experiments.bench.report import BenchReport, BenchRow
 from hguide.experiments.bench.shapes import SHAPES, Shapes, chosen
 from hguide.experiments.bench.update import Pair, pairs_of
@@ -86,7 +86,7 @@ def run(
         NumericalError: the update differs from the transform-per-call form.
     """
     config = config or BenchConfig()
-    wanted, device = chosen(config.schedules, shapes), _device(config.device)
+    wanted, device = chosen(config.schedules, shapes), checked_device(config.device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     began = perf_counter()
     with threads(config.threads):
@@ -216,13 +216,3 @@ def _elsewhere(device: torch.device) -> list[BenchRow]:
         BenchRow("CUDA, bfloat16, all schedules", "update / floor", None, UPDATE_TARGET, note=note),
         BenchRow("CUDA, VAR-d16 size", "guidance / total", None, SHARE_TARGET["cuda"], note=note),
     ]
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"the device {name!r} cannot be used here: {reason}") from None
-    return device

@@ -13,7 +13,7 @@ import torch
 from hguide.errors import ConfigError
 from hguide.provenance import device_facts, versions
 
-__all__ = ["load_average", "machine_facts", "threads"]
+__all__ = ["checked_device", "load_average", "machine_facts", "threads"]
 
 
 def machine_facts(device: torch.device) -> dict[str, Any]:
@@ -35,6 +35,21 @@ def load_average() -> float | None:
         return round(os.getloadavg()[0], 2)
     except (AttributeError, OSError):
         return None
+
+
+def checked_device(name: str) -> torch.device:
+    """The device of a name, tried out.
+
+    Raises:
+        ConfigError: it cannot be used here.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"the device {name!r} cannot be used here: {reason}") from None
+    return device
 
 
 @contextmanager
