@@ -16,7 +16,7 @@ from hguide.grids import Step
 from hguide.noise import Noise
 from hguide.schedules import Schedule
 
-__all__ = ["Candidates", "Replay", "Sampler"]
+__all__ = ["Candidates", "Prefix", "Replay", "Sampler"]
 
 Setting = float | Schedule | Sequence[float]
 
@@ -186,6 +186,35 @@ class Replay(Sampler):
     def bits(self, differences: Tensor, noise: Noise, step: Step, purpose: str = "bit") -> Int[Tensor, "*shape"]:
         """The recorded bits."""
         return self._recorded(step, differences.shape, differences.device)
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix(Replay):
+    """The given tokens at the first steps (teacher forcing), draws at those after: completion of a picture.
+
+    Args:
+        tokens: of the first steps, one map per step, as `generator.encode(images)[:n]` gives them.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.tokens, dict):
+            raise ConfigError("Prefix: tokens are a sequence of maps, one for each of the first steps.")
+
+    def draw(self, kept: Candidates, noise: Noise, step: Step, purpose: str = "token") -> Int[Tensor, "b n"]:
+        """The given tokens, or drawn ones."""
+        rule = Replay.draw if step.index < len(self.tokens) else Sampler.draw
+        return rule(self, kept, noise, step, purpose)
+
+    def categorical(self, logits: Tensor, noise: Noise, step: Step, purpose: str = "token") -> Int[Tensor, "*shape"]:
+        """The given tokens, or drawn ones."""
+        rule = Replay.categorical if step.index < len(self.tokens) else Sampler.categorical
+        return rule(self, logits, noise, step, purpose)
+
+    def bits(self, differences: Tensor, noise: Noise, step: Step, purpose: str = "bit") -> Int[Tensor, "*shape"]:
+        """The given bits, or drawn ones."""
+        rule = Replay.bits if step.index < len(self.tokens) else Sampler.bits
+        return rule(self, differences, noise, step, purpose)
 
 
 def _places(flat: Tensor, step: Step) -> int | Tensor:

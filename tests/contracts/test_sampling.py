@@ -14,7 +14,7 @@ from torch import Tensor
 from hguide.errors import ConfigError, ShapeError
 from hguide.grids import Scale, Step
 from hguide.noise import SeededNoise
-from hguide.sampling import Replay, Sampler
+from hguide.sampling import Prefix, Replay, Sampler
 from hguide.schedules import Linear
 
 STEP = Step(1, 4, 0, Scale(1, 2, 3))
@@ -133,6 +133,22 @@ def test_replay_gives_back_what_was_recorded() -> None:
         Replay(tokens=[tokens]).categorical(logits_of(0), SeededNoise([0, 1]), STEP)
     with pytest.raises(ShapeError, match="asked for"):
         Replay(tokens=[tokens, tokens[:1]]).categorical(logits_of(0), SeededNoise([0, 1]), STEP)
+
+
+def test_a_prefix_is_given_and_the_rest_drawn_as_without_it() -> None:
+    tokens = torch.arange(12).reshape(2, 2, 3)
+    noise, later = SeededNoise([0, 1]), Step(2, 4, 0, Scale(2, 2, 3))
+    prefix = Prefix(top_k=5, tokens=[tokens, tokens + 1])
+    assert torch.equal(prefix.categorical(logits_of(0), noise, STEP), tokens + 1)
+    expected = Sampler(top_k=5).categorical(logits_of(0), noise, later)
+    assert torch.equal(prefix.categorical(logits_of(0), noise, later), expected)
+    bits = torch.ones(2, 2, 3, 24, dtype=torch.int64)
+    assert torch.equal(Prefix(tokens=[bits, bits]).bits(logits_of(0), noise, STEP), bits)
+    assert torch.equal(
+        Prefix(tokens=[bits]).bits(logits_of(0), noise, later), Sampler().bits(logits_of(0), noise, later)
+    )
+    with pytest.raises(ConfigError, match="a sequence of maps"):
+        Prefix(tokens={(0, 0): tokens})
 
 
 @pytest.mark.parametrize(
