@@ -51,6 +51,9 @@ def sampler_facts(sampler: Sampler) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Schedule):
         return text_of(value)
+    if callable(value):
+        # An EntropyTemperature has a text form; a function of the caller's own has its name at most.
+        return str(value)
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -91,6 +91,11 @@ class Sampler:
             if len(value) != step.count:
                 raise ConfigError(f"Sampler: {name} lists {len(value)} numbers, the generator has {step.count} steps.")
             return value[step.index]
+        if callable(value):
+            raise ConfigError(
+                "Sampler: a temperature that depends on the logits needs categorical ones; independent bits take a "
+                "number, a schedule, or one number per step."
+            )
         return value
 
     def candidates(self, logits: Tensor, step: Step) -> Candidates:
@@ -133,7 +138,6 @@ class Sampler:
         """Independent bits from logit differences d = l1 - l0, drawn from d / temperature.
 
         The two-channel rule with a shared Gumbel per channel is a logistic threshold: bit = d/tau + logistic > 0.
-        top_k = 1 takes the likelier bit; top_p drops a bit value whose probability is at most 1 - top_p.
 
         Args:
             differences: `(b, h, w, bits)` or `(b, n, bits)`.
@@ -141,16 +145,32 @@ class Sampler:
             step: where in the run.
             purpose: of the draw.
         """
+        kept = self.bit_candidates(differences, step)
+        uniform = noise.uniform(step, purpose, _places(kept, step), kept.shape[-1])
+        drawn = kept + torch.logit(uniform) > 0
+        return drawn.to(torch.int64).reshape(differences.shape)
+
+    def bit_candidates(self, differences: Tensor, step: Step) -> Float[Tensor, "b n bits"]:
+        """d / temperature, infinite where one value of a bit is left; sigmoid of it is the probability of a 1.
+
+        top_k = 1 keeps the likelier value, and both where they are equal; a larger top_k keeps both. top_p drops a
+        value whose probability is at most 1 - top_p, never the likelier one.
+
+        Args:
+            differences: `(b, h, w, bits)` or `(b, n, bits)`; left as they are.
+            step: where in the run.
+
+        Raises:
+            ConfigError: a temperature that depends on the logits, or lists another number of steps.
+        """
         flat = differences.reshape(differences.shape[0], -1, differences.shape[-1]) / self.at("temperature", step)
-        uniform = noise.uniform(step, purpose, _places(flat, step), flat.shape[-1])
-        drawn = flat + torch.logit(uniform) > 0
-        likelier = flat > 0
+        likelier = torch.where(flat > 0, math.inf, -math.inf)
         if int(self.at("top_k", step)) == 1:
-            drawn = likelier
+            flat = torch.where(flat == 0, flat, likelier)
         top_p = float(self.at("top_p", step))
         if top_p > 0.0:
-            drawn = torch.where(torch.sigmoid(-flat.abs()) <= 1.0 - top_p, likelier, drawn)
-        return drawn.to(torch.int64).reshape(differences.shape)
+            flat = torch.where(torch.sigmoid(-flat.abs()) <= 1.0 - top_p, likelier, flat)
+        return flat
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hguide.errors import ConfigError
+from hguide import schedules
+from hguide.errors import ConfigError, near_matches
+from hguide.guidance.parse import parse_entry, parse_schedule, text_of
+from hguide.registry import Registry
+from hguide.schedules import Schedule
+from hguide.text import Call, Name, fail, read
 
-__all__ = ["EntropyTemperature"]
+__all__ = ["EntropyTemperature", "parse_temperature", "registry"]
+
+registry: Registry[Any] = Registry("temperature")
 
 
+@registry.register("entropy")
 @dataclass(frozen=True)
 class EntropyTemperature:
     """Entropy-aware temperature: T_i = t0 exp(-H_i / alpha) + theta for each token.
@@ -36,6 +45,8 @@ class EntropyTemperature:
         >>> from hguide.sampling import Sampler
         >>> Sampler(temperature=EntropyTemperature(theta=0.8), top_k=600).top_k
         600
+        >>> str(EntropyTemperature(theta=0.8))
+        'entropy(theta=0.8)'
     """
 
     t0: float = 2.5
@@ -60,3 +71,29 @@ class EntropyTemperature:
         """
         entropy = torch.special.entr(logits.softmax(-1)).sum(-1, keepdim=True)
         return self.t0 * torch.exp(-entropy / self.alpha) + self.theta
+
+    def __str__(self) -> str:
+        return text_of(self, registry)
+
+
+def parse_temperature(text: str) -> Schedule | EntropyTemperature:
+    """The temperature written in `text`: a schedule, or `entropy(...)`; `parse_temperature(str(t)) == t`.
+
+    Args:
+        text: for instance `linear(0.9)` or `entropy(2.0, alpha=3.0, theta=0.8)`.
+
+    Raises:
+        ParseError: the text cannot be read; points at the character, with near matches for names.
+
+    >>> parse_temperature("entropy(theta=0.8)")
+    EntropyTemperature(t0=2.5, alpha=3.0, theta=0.8)
+    """
+    node = read(text)
+    if isinstance(node, Name | Call):
+        name = node.text if isinstance(node, Name) else node.name
+        if name in registry:
+            return parse_entry(text, registry)
+        if name not in schedules.registry:
+            known = near_matches(name, [*registry, *schedules.registry])
+            raise fail(text, node.at, f"unknown temperature {name!r}: {known}")
+    return parse_schedule(text)

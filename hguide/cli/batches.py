@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,7 @@ def sample_batches(
     sampler: Sampler,
     on_step: Callable[[StepRecord], None] | None = None,
     negative: Any = None,
+    models: Mapping[str, ScaleGenerator] | None = None,
 ) -> Iterator[Batch]:
     """Sample batch by batch.
 
@@ -62,9 +63,19 @@ def sample_batches(
         sampler: of all.
         on_step: as in `hguide.generate`.
         negative: content of the null condition, where it is asked for.
+        models: lenders by name.
     """
     for pairs in parts:
         conditions = [condition for condition, _ in pairs]
         noise = SeededNoise([seed for _, seed in pairs], generator.device)
-        state = run(generator, conditions, guidance, sampler, noise=noise, negative=negative, on_step=on_step)
+        state = run(
+            generator,
+            conditions,
+            guidance,
+            sampler,
+            noise=noise,
+            negative=negative,
+            models=models,
+            on_step=on_step,
+        )
         yield Batch(pairs, generator.decode(state))

@@ -10,7 +10,7 @@ from typing import Any
 from hguide.errors import RegistryError
 from hguide.registry import Registry
 
-__all__ = ["KINDS", "first_line", "models", "registries"]
+__all__ = ["KINDS", "first_line", "models", "registries", "stream_cost"]
 
 KINDS = ("models", "guidances", "priors", "schedules", "backends")
 
@@ -43,6 +43,21 @@ def models() -> dict[str, str]:
     for name, (repository, file) in OFFICIAL_FILES.items():
         found[name] = f"Published weights {file} of {repository}."
     return found
+
+
+def stream_cost(name: str) -> str:
+    """How many streams a guidance with its defaults predicts at a step, by itself and after `cfg`."""
+    from hguide.grids import Scale, Step
+    from hguide.guidance import CFG, registry
+    from hguide.streams import COND
+
+    try:
+        method = registry.get(name)()
+    except RegistryError:
+        return "not usable here"
+    step = Step(1, 3, 0, Scale(1, 2, 2))
+    alone, after = (len(each.asks(COND, step)) for each in (method, CFG() | method))
+    return f"{alone} stream{'s' * (alone > 1)}, {after} after cfg"
 
 
 def first_line(registry: Registry[Any], name: str) -> str:

@@ -19,11 +19,17 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "demo": "the main job: the same seeds without guidance, with CFG and with CFG + SSG, and the numbers",
         "sample": "one PNG per class and seed, with its settings inside; repeats a PNG exactly",
         "edit": "in-painting, out-painting and class edits of a picture",
+        "trace": "what guidance does at each step: evenness, divergence, entropy, heat maps",
         "list": "models, guidances, priors, schedules and backends",
         "show": "what an entry of the list is: options, values, losses, training",
         "convert": "published weights into one safetensors file",
         "parity": "compare with recorded numbers of the official implementations",
         "train": "train the bundled model's tokenizer, generator or feature network",
+        "ablate": "a table of cells from a YAML file: sample, measure with intervals, resume",
+        "validate": "check the YAML file of an ablation",
+        "report": "the report of an ablation: page, tables and figures, written again",
+        "paper": "a table or figure of the SSG paper: what is reported beside what is measured here",
+        "theory": "the figures of the theory page, and which claims of the papers hold",
         "bench": "measure what guidance costs",
     }
 )

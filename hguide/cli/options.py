@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     from hguide.generator import ScaleGenerator
     from hguide.sampling import Sampler
 
-__all__ = ["add_model", "add_sampling", "load_model", "new_file", "sampler_from", "sampler_of", "writable_folder"]
+__all__ = [
+    "add_model",
+    "add_sampling",
+    "checked_device",
+    "load_model",
+    "new_file",
+    "sampler_from",
+    "sampler_of",
+    "writable_folder",
+]
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Setting = float | list[float] | str
@@ -32,7 +41,8 @@ def add_sampling(
 ) -> None:
     """How tokens are drawn, how many images at once."""
     each = "a number, one number per step, or a schedule as text"
-    parser.add_argument("--temperature", type=Setting, default=temperature, help=f"divides the logits; {each}.")
+    warmth = f'divides the logits; {each}, or "entropy(...)"'
+    parser.add_argument("--temperature", type=Setting, default=temperature, help=f"{warmth}.")
     parser.add_argument("--top-k", type=Setting, default=top_k, help=f"most probable tokens kept, 0 for all; {each}.")
     parser.add_argument("--top-p", type=Setting, default=top_p, help=f"probability mass kept, 0 for all; {each}.")
     parser.add_argument("--batch-size", type=int, default=batch_size, help="images at once.")
@@ -51,10 +61,15 @@ def load_model(options: Any) -> ScaleGenerator:
     from hguide.load import load
 
     extra = {"tokenizer": options.tokenizer} if options.tokenizer else {}
-    return load(options.model, device=_device(options.device), dtype=getattr(torch, options.dtype), **extra)
+    return load(options.model, device=checked_device(options.device), dtype=getattr(torch, options.dtype), **extra)
 
 
-def _device(name: str) -> Any:
+def checked_device(name: str) -> Any:
+    """The device of a name, tried out; "auto" takes the fastest there is.
+
+    Raises:
+        ConfigError: it cannot be used here.
+    """
     import torch
 
     if name == "auto":
@@ -78,15 +93,17 @@ def sampler_of(options: Any) -> Sampler:
 
 
 def sampler_from(settings: dict[str, Any]) -> Sampler:
-    """A sampler of numbers, lists and schedule texts, as `hguide.provenance.sampler_facts` writes them."""
+    """A sampler of numbers, lists and texts, as `hguide.provenance.sampler_facts` writes them."""
     from hguide.guidance import parse_schedule
     from hguide.sampling import Sampler
+    from hguide.temperature import parse_temperature
 
     values: dict[str, Any] = {}
     for name, value in settings.items():
         whole = name == "top_k" and isinstance(value, float) and value == int(value)
         listed = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-        values[name] = parse_schedule(value) if isinstance(value, str) else int(value) if whole else listed
+        read = parse_temperature if name == "temperature" else parse_schedule
+        values[name] = read(value) if isinstance(value, str) else int(value) if whole else listed
     return Sampler(**values)
 
 

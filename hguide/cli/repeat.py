@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from hguide.cli.batches import sample_batches
+from hguide.cli.lenders import lenders_of
 from hguide.cli.options import load_model, sampler_from, writable_folder
 from hguide.cli.settings import read_settings
 from hguide.errors import ConfigError
+from hguide.generator import ScaleGenerator
 from hguide.guidance import parse
 from hguide.images import read_png, to_uint8, write_png
 from hguide.provenance import device_facts, model_hash, versions
@@ -39,18 +41,20 @@ def repeat(source: Path, options: Any) -> int:
     if in_the_way and read_settings(target).same_image(settings):
         raise ConfigError(f"{target} holds another image: choose another --out, or --overwrite.")
     described = Namespace(
-        model=settings.model, tokenizer=settings.tokenizer, device=options.device, dtype=settings.dtype
+        model=settings.model,
+        tokenizer=settings.tokenizer,
+        device=options.device,
+        dtype=settings.dtype,
+        models=settings.lenders,
     )
-    generator = load_model(described)
-    found = model_hash(generator)
-    if found != settings.model_hash:
-        raise ConfigError(
-            f"{source} was sampled from weights {settings.model_hash[:12]}, but {settings.model} now is {found[:12]}: "
-            "the image cannot be repeated with other weights."
-        )
+    generator, guidance = load_model(described), parse(settings.guidance)
+    _check_weights(source, settings.model, settings.model_hash, generator)
+    models = lenders_of(described, generator, [guidance])
+    for name, lender in models.items():
+        _check_weights(source, settings.lenders[name], settings.lender_hashes[name], lender)
     pairs = tuple(zip(settings.conditions, settings.seeds, strict=True))
     sampler = sampler_from(dict(settings.sampler))
-    batches = sample_batches(generator, [pairs], parse(settings.guidance), sampler, negative=settings.negative)
+    batches = sample_batches(generator, [pairs], guidance, sampler, negative=settings.negative, models=models)
     pixels = to_uint8(next(iter(batches)).images)[settings.place]
     original = read_png(source)[0]
     equal = original.shape == pixels.shape and bool((original == pixels).all())
@@ -61,6 +65,15 @@ def repeat(source: Path, options: Any) -> int:
         print(target)
     print(f"{source}: {'repeated bit for bit' if equal else _difference(original, pixels)}")
     return 0 if equal else 1
+
+
+def _check_weights(source: Path, name: str, wanted: str, generator: ScaleGenerator) -> None:
+    found = model_hash(generator)
+    if found != wanted:
+        raise ConfigError(
+            f"{source} was sampled from weights {wanted[:12]}, but {name} now is {found[:12]}: "
+            "the image cannot be repeated with other weights."
+        )
 
 
 def _difference(original: np.ndarray, pixels: np.ndarray) -> str:

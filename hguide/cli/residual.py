@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from hguide.cli.batches import Pair, sample_batches
+from hguide.experiments.trace.residual import mixed_logits
 from hguide.generate import StepRecord
 from hguide.generator import ScaleGenerator
 from hguide.grids import Grid
@@ -68,7 +68,13 @@ def _square(values: Tensor) -> Tensor:
     return (values - values.mean(-1, keepdim=True)).square().sum(-1)
 
 
-def trace(generator: ScaleGenerator, pair: Pair, guidance: Guidance, sampler: Sampler) -> list[StepTrace]:
+def trace(
+    generator: ScaleGenerator,
+    pair: Pair,
+    guidance: Guidance,
+    sampler: Sampler,
+    models: Mapping[str, ScaleGenerator] | None = None,
+) -> list[StepTrace]:
     """Sample one image and look at every step.
 
     l_k is the map that SSG receives: the weighted sum of the streams, before the extrapolation.
@@ -83,7 +89,7 @@ def trace(generator: ScaleGenerator, pair: Pair, guidance: Guidance, sampler: Sa
         if step.positions is not None:
             found.append(StepTrace(step.index, step.grid, picture, None, None, None))
             return
-        logits = torch.stack([weight * record.predictions[s].float() for s, weight in record.weights.items()]).sum(0)
+        logits = mixed_logits(record)
         energy = share = heat = None
         if before:
             tokens, whole = residual_energy(logits, prior(before[-1], step.grid, step))
@@ -93,6 +99,6 @@ def trace(generator: ScaleGenerator, pair: Pair, guidance: Guidance, sampler: Sa
         before[:] = [logits]
         found.append(StepTrace(step.index, step.grid, picture, energy, share, heat))
 
-    for _ in sample_batches(generator, [(pair,)], guidance, sampler, look):
+    for _ in sample_batches(generator, [(pair,)], guidance, sampler, look, models=models):
         pass
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,16 @@ from hguide.images import read_png
 __all__ = ["KEYWORD", "Settings", "read_settings"]
 
 KEYWORD, SCHEMA = "hguide", "hguide.sample/1"
-REPEATED_BY = ("model_hash", "guidance", "sampler", "condition", "negative", "seed", "deterministic")
+REPEATED_BY = (
+    "model_hash",
+    "guidance",
+    "sampler",
+    "condition",
+    "negative",
+    "seed",
+    "deterministic",
+    "lender_hashes",
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,8 @@ class Settings:
         conditions: of the batch it was sampled in.
         seeds: of that batch.
         place: in that batch.
+        lenders: models that lent streams, by name, as given.
+        lender_hashes: their `hguide.provenance.model_hash`, by name.
         device: `hguide.provenance.device_facts`.
         versions: `hguide.provenance.versions`.
     """
@@ -54,6 +65,8 @@ class Settings:
     conditions: Sequence[Any] = ()
     seeds: Sequence[int] = ()
     place: int = 0
+    lenders: Mapping[str, str] = field(default_factory=dict)
+    lender_hashes: Mapping[str, str] = field(default_factory=dict)
     device: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -88,6 +101,8 @@ def read_settings(path: Path) -> Settings:
         facts = json.loads(text[KEYWORD])
         if facts["schema"] != SCHEMA:
             raise ConfigError(f"{path} carries settings of the form {facts['schema']!r}, asked for {SCHEMA!r}.")
-        return Settings(**{each.name: facts[each.name] for each in fields(Settings)})
+        # What was added later has a default, which pictures from before it mean.
+        wanted = [each.name for each in fields(Settings) if each.name in facts or each.default_factory is MISSING]
+        return Settings(**{name: facts[name] for name in wanted})
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: its settings are damaged ({error!r}).") from error

@@ -17,7 +17,7 @@ from hguide.registry import Registry
 from hguide.schedules import Schedule
 from hguide.text import Call, List, Name, Node, Number, Operation, fail, read
 
-__all__ = ["parse", "parse_prior", "parse_schedule", "text_of"]
+__all__ = ["parse", "parse_entry", "parse_prior", "parse_schedule", "text_of"]
 
 
 def parse(text: str) -> Guidance:
@@ -47,6 +47,16 @@ def parse_prior(text: str) -> Prior:
 def parse_schedule(text: str) -> Schedule:
     """The schedule written in `text`, for instance `cosine(2.0)`; errors as in `parse`."""
     return _Builder(text).entry(read(text), schedules.registry)
+
+
+def parse_entry(text: str, entries: Registry[Any]) -> Any:
+    """What `text` says of another registry's entries; errors as in `parse`.
+
+    Args:
+        text: a name or a call.
+        entries: of which the name is one.
+    """
+    return _Builder(text).entry(read(text), entries)
 
 
 class _Builder:
@@ -135,9 +145,15 @@ class _Builder:
         raise fail(self.text, node.at, f"{what} cannot be the word {node.text!r}.")
 
 
-def text_of(value: Any) -> str:
-    """The text form of a registered guidance, prior or schedule: its strength, and what differs from the defaults."""
-    name = next((n for r in (registry, priors.registry, schedules.registry) if (n := r.name_of(type(value)))), None)
+def text_of(value: Any, *others: Registry[Any]) -> str:
+    """The text form of a registered guidance, prior or schedule: its strength, and what differs from the defaults.
+
+    Args:
+        value: the entry.
+        others: further registries that may hold it.
+    """
+    known: tuple[Registry[Any], ...] = (registry, priors.registry, schedules.registry, *others)
+    name = next((found for each in known if (found := each.name_of(type(value)))), None)
     if name is None:
         return repr(value)
     options = _options(type(value))

@@ -60,7 +60,7 @@ def test_a_job_shows_the_fields_of_its_options(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["smaple"], "unknown command: did you mean 'sample'?"),
+        (["smaple"], "unknown command: did you mean 'sample'"),
         (["sample", "--guidence", "cfg"], "unrecognized arguments: --guidence"),
         (["sample", "--model", "toyy"], "toyy: no such file"),
         (["sample", "--model", "toy", "--guidance", "cgf(1)"], "unknown guidance 'cgf': did you mean 'cfg'"),
@@ -71,7 +71,7 @@ def test_a_job_shows_the_fields_of_its_options(capsys):
         (["sample", "--model", "toy", "--seeds", "1,1"], "seeds repeat"),
         (["sample", "--model", "toy", "--top-k", "1.5"], "top_k is a whole number, got 1.5"),
         (["sample", "--model", "toy", "--top-k", "99"], "top_k = 99 but there are 16 tokens"),
-        (["sample", "--model", "toy", "--temperature", "warm"], "unknown schedule 'warm'"),
+        (["sample", "--model", "toy", "--temperature", "warm"], "unknown temperature 'warm'"),
         (["sample", "--model", "toy", "--batch-size", "0"], "batch-size is at least 1"),
         (["sample", "--model", "tiny.pth", "--device", "gpu"], "device 'gpu' cannot be used here"),
         (["demo", "--model", "toy", "--guidances", "none; none"], "guidances repeat"),

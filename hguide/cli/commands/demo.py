@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hguide.cli.lenders import add_lenders
 from hguide.cli.lists import Listed
 from hguide.cli.options import add_model, add_sampling
 
@@ -72,6 +73,7 @@ def add_arguments(parser: Any) -> None:
         "--strip-class", type=int | str | None, default=None, help="class of the strip; the middle one of the list."
     )
     parser.add_argument("--pictures", type=int, default=21, help="columns of the grid; the numbers are of all images.")
+    add_lenders(parser)
     add_sampling(parser, batch_size=32)
 
 
@@ -79,6 +81,7 @@ def run(options: Any) -> None:
     """Sample, measure, draw, write."""
     from hguide.cli import lists
     from hguide.cli.classify import classifier_of
+    from hguide.cli.lenders import lenders_of
     from hguide.cli.options import load_model, sampler_of, writable_folder
     from hguide.cli.residual import trace
     from hguide.errors import ConfigError
@@ -92,8 +95,9 @@ def run(options: Any) -> None:
         raise ConfigError(f"pictures is at least 1, got {options.pictures}.")
     out = writable_folder(options.out)
     generator = load_model(options)
+    models = lenders_of(options, generator, guidances)
     for guidance in guidances:
-        plan(generator, guidance)
+        plan(generator, guidance, models=models)
     classes = lists.conditions(generator, options.classes)
     classifier = classifier_of(generator)
     growing = (
@@ -103,12 +107,12 @@ def run(options: Any) -> None:
     pairs = [(condition, seed) for seed in seeds for condition in classes]
     out.mkdir(parents=True, exist_ok=True)
     # The strip first: it also warms up what is compiled or allocated once.
-    steps = trace(generator, growing, guidances[-1], sampler)
-    runs = _runs(generator, pairs, guidances, sampler, classifier, options)
+    steps = trace(generator, growing, guidances[-1], sampler, models)
+    runs = _runs(generator, pairs, guidances, sampler, models, classifier, options)
     measured = [each for each, _ in runs]
     _draw_grid(out / "grid.png", generator, pairs[: options.pictures], runs)
     _draw_strip(out / "strip.png", generator, growing, guidances[-1], steps)
-    record = _record(generator, measured, classes, seeds, sampler, classifier, options)
+    record = _record(generator, measured, classes, seeds, sampler, models, classifier, options)
     record["residual"] = {
         "guidance": str(guidances[-1]),
         "class": growing[0],
@@ -125,6 +129,7 @@ def _runs(
     pairs: Sequence[Pair],
     guidances: Sequence[Guidance],
     sampler: Sampler,
+    models: Mapping[str, ScaleGenerator],
     classifier: Classifier | None,
     options: Any,
 ) -> list[tuple[Measured, Tensor]]:
@@ -142,7 +147,7 @@ def _runs(
             progress.set_description(str(guidance))
             spans, images = Spans(generator.device), []
             started = time.perf_counter()
-            for batch in sample_batches(generator, parts, TimedGuidance(guidance, spans), sampler):
+            for batch in sample_batches(generator, parts, TimedGuidance(guidance, spans), sampler, models=models):
                 images.append(batch.images.cpu())
                 progress.update(len(batch.pairs))
             seconds = (time.perf_counter() - started) / len(pairs)
@@ -204,6 +209,7 @@ def _record(
     classes: Sequence[Any],
     seeds: Sequence[int],
     sampler: Sampler,
+    models: Mapping[str, ScaleGenerator],
     classifier: Classifier | None,
     options: Any,
 ) -> dict[str, Any]:
@@ -213,6 +219,7 @@ def _record(
     return {
         "schema": SCHEMA,
         "model": {"name": options.model, "hash": model_hash(generator), "dtype": options.dtype},
+        "lenders": {name: model_hash(lender) for name, lender in models.items()},
         "results": [asdict(each) for each in measured],
         "sampler": sampler_facts(sampler),
         "classes": list(classes),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hguide.cli.lenders import add_lenders
 from hguide.cli.lists import Listed
 from hguide.cli.options import add_model, add_sampling
 from hguide.cli.parser import add_flag
@@ -29,6 +30,7 @@ EXAMPLES = """
 hguide sample --classes airplane,beach --seeds 0-7 --guidance "cfg(3.0) | ssg(0.5)"
 hguide sample --classes 0-20 --seeds 0-49 --pair --out set --npz set.npz
 hguide sample --model var_d16.pth --classes 207 --seeds 0-15 --guidance "cfg(4)" --top-k 900 --top-p 0.95
+hguide sample --classes beach --seeds 0-7 --guidance "cfg(2) | autoguidance(0.5)" --models weak=small.safetensors
 hguide sample --from samples/beach_000003.png
 hguide sample --config settings.yaml --seeds seeds.txt
 """
@@ -47,6 +49,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--npz", type=str | None, default=None, help="also all images as arr_0, NHWC bytes (ADM).")
     parser.add_argument("--from", type=str | None, default=None, dest="source", help="a sampled PNG to repeat.")
     add_flag(parser, "overwrite", False, "replace files that hold other settings.")
+    add_lenders(parser)
     add_sampling(parser, batch_size=16)
 
 
@@ -57,6 +60,7 @@ def run(options: Any) -> int:
 
         return repeat(Path(options.source).expanduser(), options)
     from hguide.cli import lists
+    from hguide.cli.lenders import lender_paths, lenders_of
     from hguide.cli.options import load_model, new_file, sampler_of, writable_folder
     from hguide.cli.settings import Settings
     from hguide.generate import plan
@@ -67,7 +71,8 @@ def run(options: Any) -> int:
     out = writable_folder(options.out)
     archive = None if options.npz is None else new_file(options.npz, ".npz", overwrite=True)
     generator = load_model(options)
-    plan(generator, guidance, negative=options.negative)
+    models = lenders_of(options, generator, [guidance])
+    plan(generator, guidance, negative=options.negative, models=models)
     conditions = lists.conditions(generator, options.classes, options.prompts)
     general = Settings(
         model=options.model,
@@ -81,6 +86,8 @@ def run(options: Any) -> int:
         negative=options.negative,
         seed=0,
         deterministic=options.deterministic,
+        lenders=lender_paths(options.models),
+        lender_hashes={name: model_hash(lender) for name, lender in models.items()},
         device=device_facts(generator.device),
         versions=versions(),
     )
@@ -89,7 +96,7 @@ def run(options: Any) -> int:
     }
     missing = _missing(wanted, options.overwrite)
     out.mkdir(parents=True, exist_ok=True)
-    _sample(generator, missing, guidance, sampler, options)
+    _sample(generator, missing, guidance, sampler, models, options)
     print(f"{len(missing)} sampled, {len(wanted) - len(missing)} there already: {out}")
     if archive is not None:
         _write_archive(archive, list(wanted))
@@ -144,7 +151,12 @@ def _missing(wanted: dict[Path, Settings], overwrite: bool) -> dict[Path, Settin
 
 
 def _sample(
-    generator: ScaleGenerator, missing: dict[Path, Settings], guidance: Any, sampler: Any, options: Any
+    generator: ScaleGenerator,
+    missing: dict[Path, Settings],
+    guidance: Any,
+    sampler: Any,
+    models: dict[str, ScaleGenerator],
+    options: Any,
 ) -> None:
     from tqdm import tqdm
 
@@ -155,7 +167,7 @@ def _sample(
     parts = batches(generator, pairs, options.batch_size, options.deterministic)
     files = iter(missing.items())
     with tqdm(total=len(pairs), unit="image", desc=str(guidance), file=sys.stderr) as progress:
-        for batch in sample_batches(generator, parts, guidance, sampler, negative=options.negative):
+        for batch in sample_batches(generator, parts, guidance, sampler, negative=options.negative, models=models):
             conditions, seeds = ([*each] for each in zip(*batch.pairs, strict=True))
             for place, pixels in enumerate(to_uint8(batch.images)):
                 path, settings = next(files)
