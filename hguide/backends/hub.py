@@ -12,6 +12,7 @@ from hguide.errors import CheckpointError, near_matches
 __all__ = ["OFFICIAL_FILES", "fetch"]
 
 VAR_REPOSITORY = "FoundationVision/var"
+INFINITY_REPOSITORY = "FoundationVision/Infinity"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 
@@ -23,9 +24,12 @@ OFFICIAL_FILES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "var-d30": (VAR_REPOSITORY, "var_d30.pth"),
         "var-d36": (VAR_REPOSITORY, "var_d36.pth"),
         "var-vae": (VAR_REPOSITORY, "vae_ch160v4096z32.pth"),
+        "infinity-2b": (INFINITY_REPOSITORY, "infinity_2b_reg.pth"),
+        "infinity-vae-d32reg": (INFINITY_REPOSITORY, "infinity_vae_d32reg.pth"),
+        "infinity-vae-d56": (INFINITY_REPOSITORY, "infinity_vae_d56_f8_14_patchify.pth"),
     }
 )
-"""Short name -> (hub repository, file) of the published VAR weights."""
+"""Short name -> (hub repository, file) of the published weights that are single files."""
 
 
 def fetch(name_or_path: str | Path, file: str | None = None, revision: str | None = None) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -22,10 +22,14 @@ class Recording:
     Args:
         case: name of the file in the report.
         tensors: recorded tensors by name.
+        tolerance: largest difference that passes, by name.
     """
 
-    def __init__(self, case: str, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, case: str, tensors: Mapping[str, Tensor], tolerance: Callable[[str], float] = tolerance_of
+    ) -> None:
         self.case = case
+        self._tolerance = tolerance
         self.tensors = dict(tensors)
         self._done: dict[str, Comparison] = {}
 
@@ -78,7 +82,7 @@ class Recording:
 
     def _compare(self, name: str, found: Tensor) -> None:
         recorded = self.tensors[name]
-        tolerance = tolerance_of(name)
+        tolerance = self._tolerance(name)
         if found.shape != recorded.shape:
             reason = f"shape {tuple(found.shape)}, recorded {tuple(recorded.shape)}"
             self._done[name] = Comparison(self.case, name, math.inf, tolerance, reason)

@@ -1,0 +1,255 @@
+"""Reading and writing HART models: hguide's own single file, and the published folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from hguide.backends.checkpoints import load_into, read_metadata, read_state_dict, save_safetensors
+from hguide.backends.conv_autoencoder import AutoencoderConfig
+from hguide.backends.hart.generator import HART
+from hguide.backends.hart.infer_config import infer_tokenizer_config, infer_transformer_config
+from hguide.backends.hart.official_buffers import without_buffers
+from hguide.backends.hart.text import official_instruction, qwen_text_encoder
+from hguide.backends.hart.tokenizer import HARTTokenizer, TokenizerConfig
+from hguide.backends.hart.transformer import HARTTransformer
+from hguide.backends.hart.transformer_config import TransformerConfig
+from hguide.backends.hart.weights_folder import find_weights, read_weights
+from hguide.backends.hub_folder import fetch_folder
+from hguide.backends.text import CachedTextEncoder, TextEncoder
+from hguide.errors import CheckpointError, ConfigError
+
+__all__ = ["REPOSITORY", "load", "load_pair", "load_single", "save"]
+
+REPOSITORY = "mit-han-lab/hart-0.7b-1024px"
+TRANSFORMER = "transformer."
+TOKENIZER = "tokenizer."
+EMA = "ema_model.bin"
+WRAPPED = ("ema", "model", "module", "state_dict", "trainer")
+DOWNLOADED = ("llm/*", "tokenizer/*")
+UNSET: Final = "unset"
+
+
+def load(
+    source: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    ema: bool = True,
+    text_encoder: TextEncoder | str | Path | None = None,
+    system_prompt: str | Path | None = UNSET,
+    cache: str | Path | None = None,
+    revision: str | None = None,
+    patch_nums: tuple[int, ...] | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> HART:
+    """A HART model from files.
+
+    Args:
+        source: hguide's single file; or the published folder (with `llm` and `tokenizer` in it), its `llm` folder, a
+            file of the transformer's weights, or the hub id.
+        tokenizer: the tokenizer's folder or file; by default the folder beside `llm`.
+        ema: take the averaged weights of a folder (`ema_model.bin`), as the official programs do.
+        text_encoder: of prompts: a folder or hub id of the published Qwen2, or any `TextEncoder`; None where
+            conditions are embeddings.
+        system_prompt: the instruction that the official program puts in front of each prompt, as text or file
+            (`official_instruction`); None for none, which the model was not trained with.
+        cache: folder that remembers embeddings of prompts.
+        revision: of the hub repository.
+        patch_nums: the schedule, where neither the weights nor a config.json tells it.
+        device: where the model computes.
+        dtype: of the transformer and the text encoder; the tokenizer and the latent stay float32.
+
+    Raises:
+        CheckpointError: no usable weights; lists wrong or missing names.
+        ConfigError: a text encoder without a statement on the instruction, or another instruction.
+    """
+    encoder = _text_encoder(text_encoder, system_prompt, cache, device, dtype)
+    path = Path(source).expanduser()
+    if path.suffix == ".safetensors" and path.is_file() and "hguide" in read_metadata(path):
+        model = load_single(path, encoder, dtype=dtype)
+    else:
+        if not path.is_file():
+            folder = fetch_folder(source, revision, DOWNLOADED)
+            path = _transformer_file(folder / "llm" if (folder / "llm").is_dir() else folder, ema)
+        pictures = _tokenizer_file(path, tokenizer)
+        model = load_pair(path, pictures, encoder, patch_nums=patch_nums, dtype=dtype)
+    model.transformer.to(device)
+    model.tokenizer.to(device)
+    return model
+
+
+def load_pair(
+    transformer_path: Path,
+    tokenizer_path: Path,
+    text_encoder: TextEncoder | None = None,
+    *,
+    patch_nums: tuple[int, ...] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> HART:
+    """The model of a transformer's and a tokenizer's weights with the published names.
+
+    Sizes are read off the weights; a config.json beside them must agree. Files are mapped, and what the model does not
+    need of them (buffers, the discriminator) is never read.
+
+    Args:
+        transformer_path: a file, or the index of shards.
+        tokenizer_path: the same.
+        text_encoder: of prompts.
+        patch_nums: the schedule, where nothing else tells it.
+        dtype: of the transformer.
+
+    Raises:
+        CheckpointError: no usable weights.
+    """
+    state = read_weights(transformer_path, WRAPPED)
+    config = infer_transformer_config(state, _config_beside(transformer_path), patch_nums)
+    transformer = _filled(HARTTransformer, config, without_buffers(state, config), dtype)
+    pictures = read_weights(tokenizer_path, WRAPPED)
+    tokenizer_config, own = infer_tokenizer_config(pictures, _config_beside(tokenizer_path))
+    tokenizer = _filled(HARTTokenizer, tokenizer_config, own, torch.float32)
+    folder = transformer_path.parent
+    name = folder.parent.name if folder.name == "llm" else transformer_path.stem
+    return HART(transformer, tokenizer, text_encoder, name=name)
+
+
+def load_single(path: Path, text_encoder: TextEncoder | None = None, *, dtype: torch.dtype = torch.float32) -> HART:
+    """The model of a file that `save` wrote."""
+    facts = _facts(path)
+    state = read_state_dict(path)
+    stray = [key for key in state if not key.startswith((TRANSFORMER, TOKENIZER))]
+    if stray:
+        raise CheckpointError(f"{path}: entries of neither transformer nor tokenizer: {', '.join(stray[:5])}.")
+    try:
+        config = TransformerConfig(**{**facts["transformer"], "patch_nums": tuple(facts["transformer"]["patch_nums"])})
+        tokenizer_config = _tokenizer_config(facts["tokenizer"])
+    except (KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(f"{path}: its description does not fit a HART model: {error!r}.") from error
+    transformer = _filled(HARTTransformer, config, _part(state, TRANSFORMER), dtype)
+    tokenizer = _filled(HARTTokenizer, tokenizer_config, _part(state, TOKENIZER), torch.float32)
+    name = facts.get("name", path.stem)
+    return HART(transformer, tokenizer, text_encoder, name=name, classes=facts.get("classes", ()))
+
+
+def save(
+    model: HART, path: Path, *, dtype: torch.dtype = torch.float32, facts: Mapping[str, Any] | None = None
+) -> None:
+    """Write transformer, tokenizer and description into one safetensors file; the text encoder stays outside.
+
+    Args:
+        model: to write.
+        path: ends in `.safetensors`; replaced whole or not at all.
+        dtype: of the stored weights.
+        facts: more to describe it (training, source), stored beside the configuration.
+    """
+    parts = ((TRANSFORMER, model.transformer), (TOKENIZER, model.tokenizer))
+    tensors = {
+        prefix + key: value.to("cpu", dtype).contiguous()
+        for prefix, module in parts
+        for key, value in module.state_dict().items()
+    }
+    description = {
+        **(facts or {}),
+        "family": "hart",
+        "name": model.name,
+        "classes": list(model.class_names),
+        "transformer": asdict(model.transformer.config),
+        "tokenizer": asdict(model.tokenizer.config),
+    }
+    save_safetensors(path, tensors, {"hguide": json.dumps(description)})
+
+
+def _filled(kind: Any, config: Any, state: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
+    """A module whose memory is that of its own weights: made without any, then given its copies."""
+    with torch.device("meta"):
+        module: nn.Module = kind(config)
+    module = module.to(dtype)
+    load_into(module, state)
+    return module
+
+
+def _text_encoder(
+    given: TextEncoder | str | Path | None,
+    system_prompt: str | Path | None,
+    cache: str | Path | None,
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> TextEncoder | None:
+    if given is None:
+        if system_prompt != UNSET or cache is not None:
+            raise ConfigError("system_prompt and cache belong to a text encoder: pass text_encoder too.")
+        return None
+    if isinstance(given, str | Path):
+        if system_prompt == UNSET:
+            raise ConfigError(
+                "HART was trained with an instruction in front of each prompt, which is not part of this package: pass "
+                "system_prompt=FILE with its text (official hart/utils/constants.py), or system_prompt=None to go "
+                "without it."
+            )
+        instruction = None if system_prompt is None else official_instruction(system_prompt)
+        folder = fetch_folder(given)
+        given = qwen_text_encoder(folder, system_prompt=instruction, device=device, dtype=dtype)
+    elif system_prompt != UNSET:
+        raise ConfigError("system_prompt belongs to a folder of Qwen2; an encoder of your own brings its own.")
+    return given if cache is None else CachedTextEncoder(given, cache)
+
+
+def _transformer_file(folder: Path, ema: bool) -> Path:
+    if not ema:
+        return find_weights(folder)
+    if (folder / EMA).is_file():
+        return folder / EMA
+    raise CheckpointError(f"{folder}: no {EMA}; pass ema=False for the weights that are not averaged.")
+
+
+def _tokenizer_file(transformer_path: Path, given: str | Path | None) -> Path:
+    """The tokenizer's weights: as given, or of the folder `../tokenizer`, as in the published layout."""
+    if given is not None:
+        path = Path(given).expanduser()
+        return path if path.is_file() else find_weights(path)
+    beside = transformer_path.parent.parent / "tokenizer"
+    if beside.is_dir():
+        return find_weights(beside)
+    raise CheckpointError(
+        f"{transformer_path} holds a transformer; its tokenizer's folder is not at {beside}: pass tokenizer=PATH."
+    )
+
+
+def _config_beside(path: Path) -> dict[str, Any]:
+    beside = path.parent / "config.json"
+    if not beside.is_file():
+        return {}
+    try:
+        content = json.loads(beside.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{beside}: not readable as JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{beside}: holds a {type(content).__name__}, expected an object of settings.")
+    return content
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(read_metadata(path)["hguide"])
+        family = facts["family"]
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: carries no description of an hguide model; convert it first.") from error
+    if family != "hart":
+        raise CheckpointError(f"{path}: describes a model of the family {family!r}, asked for 'hart'.")
+    return facts
+
+
+def _tokenizer_config(facts: Mapping[str, Any]) -> TokenizerConfig:
+    autoencoder = {**facts["autoencoder"], "multipliers": tuple(facts["autoencoder"]["multipliers"])}
+    rest = {**facts, "patch_nums": tuple(facts["patch_nums"]), "autoencoder": AutoencoderConfig(**autoencoder)}
+    return TokenizerConfig(**rest)
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
