@@ -10,6 +10,7 @@ from hguide.guidance.family import Family
 from hguide.guidance.fdg import FDG
 from hguide.guidance.function import FromCallable, from_callable
 from hguide.guidance.igg import IGG
+from hguide.guidance.kl_ssg import SSGKL
 from hguide.guidance.mambo import MAMBOG
 from hguide.guidance.pag import PAG
 from hguide.guidance.parse import parse, parse_prior, parse_schedule, text_of
@@ -23,6 +24,7 @@ from hguide.guidance.vpg import VPG
 
 registry.add("cfg", CFG)
 registry.add("ssg", SSG)
+registry.add("ssg_kl", SSGKL)
 registry.add("igg", IGG)
 registry.add("apg", APG)
 registry.add("fdg", FDG)
@@ -48,6 +50,7 @@ __all__ = [
     "SEG",
     "SLG",
     "SSG",
+    "SSGKL",
     "TCFG",
     "VPG",
     "AutoGuidance",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from hguide.errors import ConfigError, near_matches
@@ -18,6 +19,7 @@ from hguide.streams import Stream
 __all__ = ["SSG"]
 
 _REMEMBER = ("input", "output", "mean")
+_POSITIONS = ("all", "masked", "visible")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class SSG(Method):
             method), or "mean" (m_k = decay P m_{k-1} + (1 - decay) l_k).
         stride: how many remembered maps back l_{k-1} lies; the method waits until there are so many.
         decay: of the running mean.
+        positions: where it acts: "all", or "masked" or "visible" ones alone, for generators whose steps share one grid
+            and tell which tokens are known (VQ-Diffusion). All positions are remembered.
         start: see `Method`.
         stop: see `Method`.
 
@@ -43,7 +47,7 @@ class SSG(Method):
         ConfigError: a negative strength, or an option out of range.
 
     Source: arXiv 2602.05534, eq. 8 and algorithms 1-2. *Reconstructed*: the logits are those after classifier-free
-    guidance; `remember`, `stride` and `decay` are options of this project.
+    guidance; `remember`, `stride`, `decay` and `positions` are options of this project.
     """
 
     strength: float | Schedule | Sequence[float] = 1.0
@@ -52,6 +56,7 @@ class SSG(Method):
     remember: str = "input"
     stride: int = 1
     decay: float = 0.5
+    positions: str = "all"
 
     remembers: ClassVar[bool] = True
 
@@ -68,6 +73,8 @@ class SSG(Method):
             found.append(f"strength is a finite number >= 0, got {self.strength!r}")
         if self.remember not in _REMEMBER:
             found.append(f"unknown remember {self.remember!r}: {near_matches(self.remember, _REMEMBER)}")
+        if self.positions not in _POSITIONS:
+            found.append(f"unknown positions {self.positions!r}: {near_matches(self.positions, _POSITIONS)}")
         if self.stride < 1:
             found.append(f"stride is at least 1, got {self.stride}")
         if not 0.0 <= self.decay < 1.0:
@@ -92,7 +99,7 @@ class SSG(Method):
         beta = self.beta(step) if self.on(step) else 0.0
         guided = logits
         if beta != 0.0 and len(maps) == self.stride:
-            guided = self._extrapolate(logits, maps[0], beta, step)
+            guided = self._where(step, self._extrapolate(logits, maps[0], beta, step), logits)
         if step.positions is not None:
             return guided, remembered
         return guided, (*maps, self._kept(logits, guided, maps, step))[-self.stride :]
@@ -109,6 +116,20 @@ class SSG(Method):
             flat = prior.flatten(1, 2)
             prior = flat.gather(1, step.positions[..., None].expand(-1, -1, flat.shape[-1]))
         return logits + beta * (logits - prior)
+
+    def _where(self, step: Step, guided: Tensor, logits: Tensor) -> Tensor:
+        """The guided logits at the chosen positions, the given ones elsewhere."""
+        if self.positions == "all":
+            return guided
+        if step.visible is None:
+            raise ConfigError(
+                f"SSG: positions={self.positions} needs a generator that tells which tokens are known (VQ-Diffusion); "
+                "this one does not, so use positions=all."
+            )
+        acts = step.visible if self.positions == "visible" else ~step.visible
+        if step.positions is not None:
+            acts = acts.gather(1, step.positions)
+        return torch.where(acts.view(*logits.shape[:-1], 1), guided, logits)
 
     def _kept(self, logits: Tensor, guided: Tensor, maps: tuple[Tensor, ...], step: Step) -> Tensor:
         if self.remember == "output":
