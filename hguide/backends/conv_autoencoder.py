@@ -1,4 +1,4 @@
-"""The convolutional encoder and decoder around the VAR family's quantizers (VAR and HART share them)."""
+"""The convolutional encoder and decoder around the quantizers of VAR, HART and Infinity."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class AutoencoderConfig:
         latent_channels: channels of the latent map.
         groups: of every group norm; 32 in the published files. A group of one or two channels loses their means, and
             with them the colour of the picture, so narrow networks want fewer.
+        attention: attention at the lowest resolution; Infinity's tokenizers have none.
     """
 
     channels: int = 160
@@ -35,6 +36,7 @@ class AutoencoderConfig:
     blocks: int = 2
     latent_channels: int = 32
     groups: int = GROUPS
+    attention: bool = True
 
     def __post_init__(self) -> None:
         """Refuse sizes that no network can have.
@@ -97,17 +99,20 @@ class Level(nn.Module):
 class DownLevel(Level):
     """A level of the encoder, followed by a halving unless it is the lowest."""
 
-    def __init__(self, channels: int, out_channels: int, blocks: int, lowest: bool, groups: int) -> None:
+    def __init__(
+        self, channels: int, out_channels: int, blocks: int, attention: bool, lowest: bool, groups: int
+    ) -> None:
         """Make the level.
 
         Args:
             channels: width of the input.
             out_channels: width of the level.
             blocks: number of residual blocks.
+            attention: whether an attention block follows each residual block.
             lowest: whether this is the lowest resolution.
             groups: of the group norms.
         """
-        super().__init__(channels, out_channels, blocks, lowest, groups)
+        super().__init__(channels, out_channels, blocks, attention, groups)
         self.downsample = nn.Identity() if lowest else Downsample(out_channels)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
@@ -138,18 +143,19 @@ class UpLevel(Level):
 
 
 class Middle(nn.Module):
-    """Residual block, attention, residual block at the lowest resolution."""
+    """Residual block, attention or none, residual block at the lowest resolution."""
 
-    def __init__(self, channels: int, groups: int) -> None:
+    def __init__(self, channels: int, groups: int, attention: bool) -> None:
         """Make the blocks.
 
         Args:
             channels: width of the map.
             groups: of the group norms.
+            attention: whether an attention block stands between the residual ones.
         """
         super().__init__()
         self.block_1 = ResidualBlock(channels, channels, groups)
-        self.attn_1 = AttentionBlock(channels, groups)
+        self.attn_1 = AttentionBlock(channels, groups) if attention else nn.Identity()
         self.block_2 = ResidualBlock(channels, channels, groups)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -169,12 +175,20 @@ class Encoder(nn.Module):
         super().__init__()
         widths = config.widths
         before = (config.channels, *widths[:-1])
+        lowest = len(widths) - 1
         self.conv_in = nn.Conv2d(IMAGE_CHANNELS, config.channels, 3, padding=1)
         self.down = nn.ModuleList(
-            DownLevel(before[level], width, config.blocks, level == len(widths) - 1, config.groups)
+            DownLevel(
+                before[level],
+                width,
+                config.blocks,
+                config.attention and level == lowest,
+                level == lowest,
+                config.groups,
+            )
             for level, width in enumerate(widths)
         )
-        self.mid = Middle(widths[-1], config.groups)
+        self.mid = Middle(widths[-1], config.groups, config.attention)
         self.norm_out = group_norm(widths[-1], config.groups)
         self.conv_out = nn.Conv2d(widths[-1], config.latent_channels, 3, padding=1)
 
@@ -207,9 +221,11 @@ class Decoder(nn.Module):
         lowest = len(widths) - 1
         before = (*widths[1:], widths[-1])
         self.conv_in = nn.Conv2d(config.latent_channels, widths[-1], 3, padding=1)
-        self.mid = Middle(widths[-1], config.groups)
+        self.mid = Middle(widths[-1], config.groups, config.attention)
         self.up = nn.ModuleList(
-            UpLevel(before[level], width, config.blocks + 1, level == lowest, level == 0, config.groups)
+            UpLevel(
+                before[level], width, config.blocks + 1, config.attention and level == lowest, level == 0, config.groups
+            )
             for level, width in enumerate(widths)
         )
         self.norm_out = group_norm(widths[0], config.groups)

@@ -1,0 +1,181 @@
+"""Reading and writing Infinity models: hguide's own single file, and the published files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hguide.backends.checkpoints import load_into, read_metadata, read_state_dict, save_safetensors
+from hguide.backends.conv_autoencoder import AutoencoderConfig
+from hguide.backends.hub import fetch
+from hguide.backends.infinity.generator import Infinity
+from hguide.backends.infinity.published_files import load_published, transformer_path, without_memory
+from hguide.backends.infinity.scale_schedule import ScaleSchedule, published_schedule
+from hguide.backends.infinity.tokenizer import InfinityTokenizer, TokenizerConfig
+from hguide.backends.infinity.transformer import InfinityTransformer
+from hguide.backends.infinity.transformer_config import TransformerConfig
+from hguide.backends.text import CachedTextEncoder, TextEncoder
+from hguide.errors import CheckpointError, ConfigError
+
+__all__ = ["load", "load_single", "save"]
+
+TRANSFORMER = "transformer."
+TOKENIZER = "tokenizer."
+PAIRS: Mapping[str, str] = {"infinity-2b": "infinity-vae-d32reg"}
+"""Short name of a transformer on the hub -> that of its tokenizer."""
+
+
+def load(
+    source: str | Path,
+    *,
+    file: str | None = None,
+    tokenizer: str | Path | None = None,
+    text_encoder: TextEncoder | str | Path | None = None,
+    cache: str | Path | None = None,
+    revision: str | None = None,
+    size: str | None = None,
+    aspect: float = 1.0,
+    schedule: ScaleSchedule | None = None,
+    level_every_chunk: bool = False,
+    rope_mode: int = 2,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Infinity:
+    """An Infinity model from files.
+
+    Args:
+        source: hguide's single file; or the transformer's file, folder of shards, official name or hub id.
+        file: the transformer's file inside a folder or hub repository.
+        tokenizer: the tokenizer's file; by default the published one beside the transformer.
+        text_encoder: of prompts, or the folder of a T5 encoder (google/flan-t5-xl). Without one, conditions are
+            `TextEmbedding`s.
+        cache: folder that remembers embeddings of prompts.
+        revision: of the hub repository.
+        size: of the pictures in megapixels: "0.06M", "0.25M", "0.60M" or "1M". Released models were trained for one
+            size each, which is the default: "0.25M" for files named 512x512, else "1M".
+        aspect: height over width; the nearest published ratio is taken.
+        schedule: the grids, in place of `size` and `aspect`.
+        level_every_chunk: not told by the weights; no released model has it.
+        rope_mode: not told by the weights; 2 in released models.
+        device: where the model computes.
+        dtype: of the transformer's blocks and its cache; text, norms, residual, logits and tokenizer stay float32.
+
+    Returns:
+        The generator.
+
+    Raises:
+        CheckpointError: no usable weights; lists wrong or missing names.
+        ConfigError: options that cannot work.
+    """
+    if schedule is not None and (size is not None or aspect != 1.0):
+        raise ConfigError("give a schedule, or size and aspect, not both.")
+    path = transformer_path(source, file, revision)
+    trained = "0.25M" if "512x512" in f"{path.parent.name}/{path.name}" else "1M"
+    if path.suffix == ".safetensors" and "hguide" in read_metadata(path):
+        model = load_single(path, dtype=dtype)
+        if schedule is not None or size is not None or aspect != 1.0:
+            model = model.with_options(schedule=schedule or published_schedule(size or trained, aspect))
+    else:
+        other = tokenizer if tokenizer is not None else PAIRS.get(str(source))
+        beside = None if other is None else fetch(other, None, revision)
+        model = load_published(
+            path,
+            beside,
+            schedule=schedule or published_schedule(size or trained, aspect),
+            dtype=dtype,
+            level_every_chunk=level_every_chunk,
+            rope_mode=rope_mode,
+        )
+    model.transformer.to(device)
+    model.tokenizer.to(device)
+    encoder = _text_encoder(text_encoder, cache, device)
+    return model if encoder is None else model.with_options(text_encoder=encoder)
+
+
+def load_single(path: Path, name: str | None = None, *, dtype: torch.dtype = torch.float32) -> Infinity:
+    """The model of a file that `save` wrote."""
+    facts = _facts(path)
+    try:
+        config = TransformerConfig(**facts["transformer"])
+        autoencoder = {**facts["tokenizer"]["autoencoder"]}
+        autoencoder["multipliers"] = tuple(autoencoder["multipliers"])
+        tokenizer_config = TokenizerConfig(AutoencoderConfig(**autoencoder))
+        grids = tuple(tuple(grid) for grid in facts["schedule"]["grids"])
+        schedule = ScaleSchedule(grids, tuple(facts["schedule"]["rope_grid"]))
+    except (KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(f"{path}: its description does not fit an Infinity model: {error!r}.") from error
+    state = read_state_dict(path)
+    stray = [key for key in state if not key.startswith((TRANSFORMER, TOKENIZER))]
+    if stray:
+        raise CheckpointError(f"{path}: entries of neither transformer nor tokenizer: {', '.join(stray[:5])}.")
+    transformer = without_memory(lambda: InfinityTransformer(config).cast_blocks(dtype))
+    load_into(transformer, _part(state, TRANSFORMER))
+    tokenizer = without_memory(lambda: InfinityTokenizer(tokenizer_config))
+    load_into(tokenizer, _part(state, TOKENIZER))
+    return Infinity(
+        transformer, tokenizer, schedule, name=name or facts.get("name", path.stem), classes=facts.get("classes", ())
+    )
+
+
+def save(
+    model: Infinity, path: Path, *, dtype: torch.dtype = torch.float32, facts: Mapping[str, Any] | None = None
+) -> None:
+    """Write transformer, tokenizer and description into one safetensors file; the text encoder is not in it.
+
+    Args:
+        model: to write.
+        path: ends in `.safetensors`; replaced whole or not at all.
+        dtype: of the stored weights.
+        facts: more to describe it (training, source), stored beside the configuration.
+    """
+    parts = ((TRANSFORMER, model.transformer), (TOKENIZER, model.tokenizer))
+    tensors = {
+        prefix + key: value.to("cpu", dtype).contiguous()
+        for prefix, module in parts
+        for key, value in module.state_dict().items()
+    }
+    description = {
+        **(facts or {}),
+        "family": "infinity",
+        "name": model.name,
+        "classes": list(model.class_names),
+        "transformer": asdict(model.transformer.config),
+        "tokenizer": asdict(model.tokenizer.config),
+        "schedule": asdict(model.schedule),
+    }
+    save_safetensors(path, tensors, {"hguide": json.dumps(description)})
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(read_metadata(path)["hguide"])
+        family = facts["family"]
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: carries no description of an hguide model; convert it first.") from error
+    if family != "infinity":
+        raise CheckpointError(f"{path}: describes a model of the family {family!r}, asked for 'infinity'.")
+    return facts
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+
+
+def _text_encoder(
+    given: TextEncoder | str | Path | None, cache: str | Path | None, device: torch.device | str
+) -> TextEncoder | None:
+    if given is None:
+        if cache is not None:
+            raise ConfigError("cache remembers what a text encoder says: pass text_encoder too.")
+        return None
+    if isinstance(given, str | Path):
+        from hguide.backends.infinity.text import T5TextEncoder
+
+        given = T5TextEncoder(given, device=device)
+    return given if cache is None else CachedTextEncoder(given, cache)
