@@ -18,7 +18,8 @@ JOBS: Mapping[str, Job] = MappingProxyType(
         ),
         "sampling": Job(
             "Measure VAR sampling against the loop as it is usually written, and the sampler against a full sort.",
-            "hguide bench sampling --threads 2\nhguide bench sampling --device cuda --dtype bfloat16 --batches '[1, 64]'",
+            "hguide bench sampling --threads 2\n"
+            "hguide bench sampling --device cuda --dtype bfloat16 --batches '[1, 64]'",
             "hguide.experiments.bench.sampling",
             "SamplingBenchConfig",
         ),

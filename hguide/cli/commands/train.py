@@ -45,6 +45,12 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             f"{TRAINING}.report",
             "EvaluationConfig",
         ),
+        "reference": Job(
+            "Compute the features of real crops that `hguide ablate` measures samples against.",
+            "hguide train reference --data ucmerced96 --squeezenet squeezenet1_1.safetensors --out my.safetensors",
+            f"{TRAINING}.reference",
+            "ReferenceConfig",
+        ),
     }
 )
 

@@ -13,7 +13,7 @@ from hguide.errors import ConfigError, ShapeError
 from hguide.experiments.measures.radial_power import bin_frequencies, radial_power
 from hguide.grids import Grid
 
-__all__ = ["FrequencyChange", "FrequencyChangeMeter"]
+__all__ = ["FrequencyChange", "FrequencyChangeMeter", "frequency_change"]
 
 # Below this share of a step's whole power a bin is rounding, and its logarithm is noise.
 LEAST_SHARE = 1e-12
@@ -108,15 +108,24 @@ class FrequencyChangeMeter:
         """
         if self._power is None or self.size is None:
             raise ConfigError("a frequency change needs at least one run, got none.")
-        floor = LEAST_SHARE * self._power.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-        change = (0.5 * torch.maximum(self._power, floor).log()).diff(dim=0)
-        frequencies = bin_frequencies(change.shape[1])
-        shares = [min(h / self.size[0], w / self.size[1]) for h, w in self.scales[:-1]]
-        nyquist = torch.tensor(shares, dtype=torch.float64)
-        settled = frequencies[None] <= nyquist[:, None] + 1e-9
-        return FrequencyChange(
-            frequencies, change, nyquist, _mean_where(change, settled), _mean_where(change, ~settled)
-        )
+        return frequency_change(self._power, self.scales, self.size)
+
+
+def frequency_change(power: Float64[Tensor, "k bins"], scales: Sequence[Grid], size: Grid) -> FrequencyChange:
+    """Changes from the radial power after each step, summed or averaged over pictures.
+
+    Args:
+        power: one row per scale.
+        scales: the grid of each step, in order.
+        size: height and width of the maps that the power is of.
+    """
+    floor = LEAST_SHARE * power.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+    change = (0.5 * torch.maximum(power, floor).log()).diff(dim=0)
+    frequencies = bin_frequencies(change.shape[1])
+    shares = [min(h / size[0], w / size[1]) for h, w in scales[:-1]]
+    nyquist = torch.tensor(shares, dtype=torch.float64)
+    settled = frequencies[None] <= nyquist[:, None] + 1e-9
+    return FrequencyChange(frequencies, change, nyquist, _mean_where(change, settled), _mean_where(change, ~settled))
 
 
 def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:

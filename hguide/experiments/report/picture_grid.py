@@ -68,7 +68,8 @@ def picture_grid(results: Results, images: Images, most: int = 21, budget: int =
     if most < 1:
         raise ConfigError(f"the report shows at least 1 seed, got {most}.")
     first, count = int(results.seeds.get("first", 0)), int(results.seeds.get("count", 0))
-    cells, seeds = [each.hash for each in results.cells], range(first, first + min(most, count))
+    cells = [each.hash for each in results.cells]
+    seeds = list(results.seeds.get("listed", range(first, first + count)))[:most]
     original = next(
         (each.shape[:2] for seed in seeds for each in _column(images, cells, seed) if each is not None), None
     )

@@ -1,0 +1,197 @@
+"""From cells to what is to be done: models loaded, hashes known, and what cannot be served found before it is tried."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from hguide.errors import HGuideError
+from hguide.experiments.ablation.cells import Cell
+from hguide.experiments.ablation.config import Config
+from hguide.generate import plan
+from hguide.generator import Categorical, ScaleGenerator
+from hguide.grids import Step
+from hguide.provenance import model_hash
+from hguide.streams import COND
+from hguide.temperature import EntropyTemperature
+
+__all__ = ["HASH_DIGITS", "Models", "PlannedCell", "block_seeds", "labels_of", "plan_cells"]
+
+SCHEMA = "hguide.cell/1"
+HASH_DIGITS = 12
+
+
+@dataclass(eq=False)
+class Models:
+    """Generators by name; one is in memory at a time, since cells of one model stand together.
+
+    Attributes:
+        device: where they compute.
+        dtype: of the networks.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    _name: str | None = None
+    _generator: ScaleGenerator | None = None
+    _hashes: dict[str, str] = field(default_factory=dict)
+
+    def get(self, name: str) -> ScaleGenerator:
+        """The generator.
+
+        Raises:
+            CheckpointError: there is none of that name.
+        """
+        if self._name != name or self._generator is None:
+            from hguide.load import load
+
+            self._generator = None
+            self._generator, self._name = load(name, device=self.device, dtype=self.dtype), name
+        return self._generator
+
+    def hash(self, name: str) -> str:
+        """Of its weights."""
+        if name not in self._hashes:
+            self._hashes[name] = model_hash(self.get(name))
+        return self._hashes[name]
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedCell:
+    """A cell whose model is known.
+
+    Attributes:
+        cell: as configured.
+        hash: first digits of the sha256 of `facts`.
+        facts: everything that an image of the cell follows from, besides its seed.
+        model_hash: of the weights.
+        conditions: seed s has conditions[s mod their number].
+        class_names: of the model.
+        streams: the largest number of streams at a step; None where they are refused.
+        error: why the cell cannot run, where that is known already.
+        meanings: of the cell, and of those that proved to be the same once their models were loaded.
+    """
+
+    cell: Cell
+    hash: str
+    facts: Mapping[str, Any]
+    model_hash: str
+    conditions: tuple[Any, ...]
+    class_names: tuple[str, ...]
+    streams: int | None
+    error: str | None
+    meanings: tuple[tuple[str, str, str], ...]
+
+    def condition(self, seed: int) -> Any:
+        """The condition of a seed."""
+        return self.conditions[seed % len(self.conditions)]
+
+
+def plan_cells(config: Config, cells: Sequence[Cell], models: Models, device: str) -> tuple[PlannedCell, ...]:
+    """Load each model, find the conditions, hash each cell and ask its model whether it serves the guidance.
+
+    A model that cannot be loaded and classes that it does not know are noted in `config.problems`; what a guidance
+    asks for and the model does not serve is the `error` of its cell.
+
+    Args:
+        config: as read.
+        cells: of the configuration.
+        models: where generators come from.
+        device: kind of device that will sample; another makes other last bits.
+    """
+    from hguide.cli.lists import conditions
+
+    found: dict[str, PlannedCell] = {}
+    for cell in cells:
+        try:
+            generator = models.get(cell.model)
+        except HGuideError as error:
+            config.problems.add(_place(cell, "model"), f"model {cell.model!r}: {error}")
+            continue
+        try:
+            given = tuple(conditions(generator, config.classes, config.prompts))
+        except HGuideError as error:
+            config.problems.add(("classes" if config.prompts is None else "prompts",), f"{cell.model}: {error}")
+            continue
+        facts = {
+            "schema": SCHEMA,
+            "model_hash": models.hash(cell.model),
+            "guidance": str(cell.guidance),
+            "sampler": cell.sampler_facts,
+            "conditions": list(given),
+            "negative": config.negative,
+            "block": config.block,
+            "deterministic": config.deterministic,
+            "device": device,
+        }
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:HASH_DIGITS]
+        streams, refusal = _served(generator, cell, config.negative)
+        planned = PlannedCell(
+            cell,
+            digest,
+            facts,
+            str(facts["model_hash"]),
+            given,
+            tuple(generator.class_names),
+            streams,
+            refusal,
+            (cell.meaning,),
+        )
+        twin = found.get(digest)
+        found[digest] = planned if twin is None else replace(twin, meanings=(*twin.meanings, cell.meaning))
+    return tuple(found.values())
+
+
+def _place(cell: Cell, axis: str) -> tuple[str | int, ...]:
+    """Where the cell's value of an axis is written: in the cell itself, or at the axis."""
+    return (*cell.place, axis) if cell.place[0] == "cells" else (axis,)
+
+
+def _served(generator: ScaleGenerator, cell: Cell, negative: Any) -> tuple[int | None, str | None]:
+    """Streams per step, or why there is no first step."""
+    try:
+        if negative is not None:
+            generator.conditions(negative, 1)
+        plan(generator, cell.guidance, negative=negative)
+        steps = [Step(k, generator.count, 0, scale) for k, scale in enumerate(generator.scales)]
+        size = generator.channels.size if isinstance(generator.channels, Categorical) else None
+        free = isinstance(cell.sampler.temperature, EntropyTemperature) and size is not None
+        for step in steps:
+            for name in ("top_k", "top_p") if free else ("top_k", "top_p", "temperature"):
+                value = cell.sampler.at(name, step)
+                if name == "top_k" and size is not None and value > size:
+                    return None, f"top_k is {value:g} at step {step.index}, but there are {size} tokens."
+        return max(len(cell.guidance.asks(COND, step)) for step in steps), None
+    except HGuideError as error:
+        return None, " ".join(str(error).split())
+
+
+def block_seeds(seeds: Sequence[int], block: int) -> list[tuple[int, ...]]:
+    """The whole blocks that hold the seeds: block i is the seeds from i * block.
+
+    A block is always sampled whole, so that the image of a seed is the same whichever other seeds are asked for.
+
+    >>> block_seeds([3, 4, 9], 4)
+    [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10, 11)]
+    """
+    return [tuple(range(i * block, (i + 1) * block)) for i in sorted({seed // block for seed in seeds})]
+
+
+def labels_of(planned: PlannedCell, classes: Sequence[str], seeds: Sequence[int]) -> list[int] | None:
+    """The classifier's class of each seed; None where the conditions are not its classes.
+
+    Args:
+        planned: whose conditions are meant.
+        classes: names, in the order of the classifier.
+        seeds: of the images.
+    """
+    given = [planned.condition(seed) for seed in seeds]
+    if all(isinstance(each, int) for each in given):
+        known = planned.class_names == tuple(classes) and all(0 <= each < len(classes) for each in given)
+        return given if known else None
+    return [list(classes).index(each) for each in given] if all(each in classes for each in given) else None

@@ -1,0 +1,1 @@
+"""The papers' tables and figures: what is reported beside what is measured."""
