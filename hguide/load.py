@@ -20,7 +20,14 @@ __all__ = ["BUNDLED", "bundled_path", "load"]
 BUNDLED: Mapping[str, str] = MappingProxyType({"landuse-var": "var"})
 """Models that come with the package: name -> family."""
 
-LOADERS: Mapping[str, str] = MappingProxyType({"var": "hguide.backends.var.files"})
+LOADERS: Mapping[str, str] = MappingProxyType(
+    {
+        "hart": "hguide.backends.hart.files",
+        "infinity": "hguide.backends.infinity.files",
+        "var": "hguide.backends.var.files",
+        "vq_diffusion": "hguide.backends.vq_diffusion.files",
+    }
+)
 """Family -> module with `load(source, *, device, dtype, ...)`."""
 
 
@@ -82,11 +89,38 @@ def _loader(family: str) -> Any:
 
 def _family_of(path: Path) -> str:
     """The family that a file of ours names; VAR, the only published pair without one, otherwise."""
+    if _is_published_hart(path):
+        return "hart"
+    if _is_published_vq_diffusion(path):
+        return "vq_diffusion"
     if path.suffix != ".safetensors" or not path.is_file():
-        return "var"
+        return "infinity" if _is_published_infinity(path) else "var"
     from hguide.backends.checkpoints import read_metadata
 
     try:
         return str(json.loads(read_metadata(path).get("hguide", "{}")).get("family", "var"))
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path}: its description is damaged: {error}.") from error
+
+
+def _is_published_hart(path: Path) -> bool:
+    """The published folder of HART (`llm` and `tokenizer`), something in its `llm`, or its repository on the hub."""
+    return "llm" in (path.name, path.parent.name) or (path / "llm").is_dir() or str(path).startswith("mit-han-lab/hart")
+
+
+def _is_published_infinity(path: Path) -> bool:
+    """A file, folder or short name of Infinity's, a shard index in such a folder, or its repository on the hub."""
+    names = (path.name.lower(), path.parent.name.lower() if path.name.endswith(".index.json") else "")
+    return any(name.startswith(("infinity_", "infinity-")) for name in names) or str(path).lower().startswith(
+        "foundationvision/infinity"
+    )
+
+
+def _is_published_vq_diffusion(path: Path) -> bool:
+    """An official checkpoint by its name, a folder of diffusers' pipeline, or its repository on the hub."""
+    index = path / "model_index.json"
+    if index.is_file():
+        return "VQDiffusionPipeline" in index.read_text(errors="replace")
+    data = ("imagenet", "coco", "cc", "cub", "human", "ithq")
+    names = tuple(f"{each}_{kind}.pth" for each in data for kind in ("pretrained", "learnable"))
+    return path.name.lower().startswith(names) or str(path).startswith("microsoft/vq-diffusion")

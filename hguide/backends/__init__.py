@@ -6,5 +6,8 @@ from hguide.registry import Registry
 __all__ = ["registry"]
 
 registry: Registry[ScaleGenerator] = Registry("backend", "hguide.backends")
+registry.add("hart", "hguide.backends.hart.generator:HART")
+registry.add("infinity", "hguide.backends.infinity.generator:Infinity")
 registry.add("toy", "hguide.backends.toy.generator:ToyGenerator")
 registry.add("var", "hguide.backends.var.generator:VAR")
+registry.add("vq_diffusion", "hguide.backends.vq_diffusion.generator:VQDiffusion")

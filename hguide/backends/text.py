@@ -15,7 +15,15 @@ from torch import Tensor
 from hguide.backends.checkpoints import read_state_dict, save_safetensors
 from hguide.errors import CheckpointError, ConfigError, ShapeError
 
-__all__ = ["CachedTextEncoder", "TextEmbedding", "TextEncoder", "embed", "folder_fingerprint", "text_conditions"]
+__all__ = [
+    "CachedTextEncoder",
+    "TextEmbedding",
+    "TextEncoder",
+    "class_prompts",
+    "embed",
+    "folder_fingerprint",
+    "text_conditions",
+]
 
 READ_AT_ONCE = 1 << 20
 
@@ -81,6 +89,27 @@ def embed(encoder: TextEncoder, prompts: Sequence[str]) -> list[TextEmbedding]:
             embeddings, mask = encoder.encode([prompt])
             known[prompt] = TextEmbedding(embeddings[0], mask[0])
     return [known[prompt] for prompt in prompts]
+
+
+def class_prompts(name: str, conditions: Sequence[Any], classes: Sequence[str]) -> list[Any]:
+    """Class numbers as the names that are their prompts; everything else as it is.
+
+    Args:
+        name: of the generator, for messages.
+        conditions: one per sample.
+        classes: prompts by class number; empty for a model of free text, whose numbers stay numbers.
+
+    Raises:
+        ConfigError: a number that is no class.
+    """
+    found = []
+    for each in conditions:
+        if classes and isinstance(each, int) and not isinstance(each, bool):
+            if not 0 <= each < len(classes):
+                raise ConfigError(f"{name}: a class is a number from 0 to {len(classes) - 1}, got {each}.")
+            each = classes[each]
+        found.append(each)
+    return found
 
 
 def text_conditions(

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from hguide.backends.hart.rope import text_positions
 from hguide.backends.hart.transformer import Conditioning, HARTTransformer
 from hguide.backends.text import TextEmbedding
 
-__all__ = ["text_conditioning"]
+__all__ = ["conditioning_of", "text_conditioning"]
 
 
 def text_conditioning(transformer: HARTTransformer, texts: Sequence[TextEmbedding | None]) -> Conditioning:
     """What depends on the texts only.
-
-    The null condition is zeros in place of the text, all at position 0, the first token alone not masked.
 
     Args:
         transformer: the network.
@@ -26,11 +26,32 @@ def text_conditioning(transformer: HARTTransformer, texts: Sequence[TextEmbeddin
     shape = (len(texts), config.context_tokens)
     text = torch.zeros(*shape, config.context_dim, device=weight.device, dtype=weight.dtype)
     mask = torch.zeros(shape, dtype=torch.bool, device=weight.device)
-    mask[:, 0] = True
-    positions = torch.zeros(shape, dtype=torch.int64, device=weight.device)
     for row, given in enumerate(texts):
         if given is not None:
             text[row] = given.embedding.to(text)
             mask[row] = given.mask.to(mask.device)
-            positions[row] = text_positions(mask[row])
-    return transformer.conditioning(text, mask, positions)
+    null = torch.tensor([given is None for given in texts], device=weight.device)
+    return conditioning_of(transformer, text, mask, null)
+
+
+def conditioning_of(
+    transformer: HARTTransformer,
+    text: Float[Tensor, "rows t d"],
+    mask: Bool[Tensor, "rows t"],
+    null: Bool[Tensor, " rows"],
+) -> Conditioning:
+    """What depends on the texts only, the null condition in place of some of them.
+
+    The null condition is zeros in place of the text, all at position 0, the first token alone not masked.
+
+    Args:
+        transformer: the network.
+        text: embeddings, padding included.
+        mask: True where a token is no padding.
+        null: rows that get the null condition.
+    """
+    text = text.masked_fill(null[:, None, None], 0.0)
+    first = torch.arange(mask.shape[1], device=mask.device) == 0
+    mask = torch.where(null[:, None], first, mask)
+    # Behind a single first token every position is 0.
+    return transformer.conditioning(text, mask, text_positions(mask))

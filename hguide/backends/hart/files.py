@@ -23,6 +23,7 @@ from hguide.backends.hart.transformer_config import TransformerConfig
 from hguide.backends.hart.weights_folder import find_weights, read_weights
 from hguide.backends.hub_folder import fetch_folder
 from hguide.backends.text import CachedTextEncoder, TextEncoder
+from hguide.backends.tiny_text import TEXT_ENCODER, TinyTextEncoder, tiny_text_of
 from hguide.errors import CheckpointError, ConfigError
 
 __all__ = ["REPOSITORY", "load", "load_pair", "load_single", "save"]
@@ -56,8 +57,8 @@ def load(
             file of the transformer's weights, or the hub id.
         tokenizer: the tokenizer's folder or file; by default the folder beside `llm`.
         ema: take the averaged weights of a folder (`ema_model.bin`), as the official programs do.
-        text_encoder: of prompts: a folder or hub id of the published Qwen2, or any `TextEncoder`; None where
-            conditions are embeddings.
+        text_encoder: of prompts: a folder or hub id of the published Qwen2, or any `TextEncoder`; None for the one
+            that hguide's own file may carry, else conditions are embeddings.
         system_prompt: the instruction that the official program puts in front of each prompt, as text or file
             (`official_instruction`); None for none, which the model was not trained with.
         cache: folder that remembers embeddings of prompts.
@@ -82,6 +83,8 @@ def load(
         model = load_pair(path, pictures, encoder, patch_nums=patch_nums, dtype=dtype)
     model.transformer.to(device)
     model.tokenizer.to(device)
+    if isinstance(model.text_encoder, TinyTextEncoder):
+        model.text_encoder.to(device)
     return model
 
 
@@ -120,13 +123,15 @@ def load_pair(
 
 
 def load_single(path: Path, text_encoder: TextEncoder | None = None, *, dtype: torch.dtype = torch.float32) -> HART:
-    """The model of a file that `save` wrote."""
+    """The model of a file that `save` wrote, with the text encoder in it where no other is given."""
     facts = _facts(path)
     state = read_state_dict(path)
-    stray = [key for key in state if not key.startswith((TRANSFORMER, TOKENIZER))]
+    known = (TRANSFORMER, TOKENIZER, TEXT_ENCODER) if "text_encoder" in facts else (TRANSFORMER, TOKENIZER)
+    stray = [key for key in state if not key.startswith(known)]
     if stray:
         raise CheckpointError(f"{path}: entries of neither transformer nor tokenizer: {', '.join(stray[:5])}.")
     try:
+        own_encoder = tiny_text_of(facts, state)
         config = TransformerConfig(**{**facts["transformer"], "patch_nums": tuple(facts["transformer"]["patch_nums"])})
         tokenizer_config = _tokenizer_config(facts["tokenizer"])
     except (KeyError, TypeError, ConfigError) as error:
@@ -134,13 +139,16 @@ def load_single(path: Path, text_encoder: TextEncoder | None = None, *, dtype: t
     transformer = _filled(HARTTransformer, config, _part(state, TRANSFORMER), dtype)
     tokenizer = _filled(HARTTokenizer, tokenizer_config, _part(state, TOKENIZER), torch.float32)
     name = facts.get("name", path.stem)
-    return HART(transformer, tokenizer, text_encoder, name=name, classes=facts.get("classes", ()))
+    encoder = own_encoder if text_encoder is None else text_encoder
+    return HART(transformer, tokenizer, encoder, name=name, classes=facts.get("classes", ()))
 
 
 def save(
     model: HART, path: Path, *, dtype: torch.dtype = torch.float32, facts: Mapping[str, Any] | None = None
 ) -> None:
-    """Write transformer, tokenizer and description into one safetensors file; the text encoder stays outside.
+    """Write transformer, tokenizer and description into one safetensors file.
+
+    A tiny text encoder goes into it too; any other stays outside.
 
     Args:
         model: to write.
@@ -148,7 +156,10 @@ def save(
         dtype: of the stored weights.
         facts: more to describe it (training, source), stored beside the configuration.
     """
-    parts = ((TRANSFORMER, model.transformer), (TOKENIZER, model.tokenizer))
+    parts: list[tuple[str, nn.Module]] = [(TRANSFORMER, model.transformer), (TOKENIZER, model.tokenizer)]
+    encoder = model.text_encoder if isinstance(model.text_encoder, TinyTextEncoder) else None
+    if encoder is not None:
+        parts.append((TEXT_ENCODER, encoder))
     tensors = {
         prefix + key: value.to("cpu", dtype).contiguous()
         for prefix, module in parts
@@ -161,6 +172,7 @@ def save(
         "classes": list(model.class_names),
         "transformer": asdict(model.transformer.config),
         "tokenizer": asdict(model.tokenizer.config),
+        **({} if encoder is None else {"text_encoder": asdict(encoder.config)}),
     }
     save_safetensors(path, tensors, {"hguide": json.dumps(description)})
 

@@ -23,7 +23,7 @@ from hguide.backends.hart.smoothing import progress, soft_codes
 from hguide.backends.hart.state import HARTState
 from hguide.backends.hart.tokenizer import HARTTokenizer, HybridTokens, tokenizer_hash
 from hguide.backends.hart.transformer import HARTTransformer
-from hguide.backends.text import TextEmbedding, TextEncoder, text_conditions
+from hguide.backends.text import TextEmbedding, TextEncoder, class_prompts, text_conditions
 from hguide.backends.var.editing import Edit
 from hguide.errors import ConfigError, ShapeError
 from hguide.generator import Categorical, Draw, ScaleGenerator, Serves
@@ -115,15 +115,20 @@ class HART(ScaleGenerator):
         other.edit = edit
         return other
 
-    def conditions(self, condition: Any, samples: int) -> list[TextEmbedding | None]:
-        """Text embeddings of prompts, embeddings, indices of `classes`, and None (the null condition).
+    def conditions(self, condition: Any, samples: int) -> list[Any]:
+        """Prompts, text embeddings and None (the null condition), checked; a class number becomes its prompt.
 
         Raises:
             ConfigError: a prompt without a text encoder, an unknown class, or an embedding of another size.
         """
-        given = [self._prompt(each) for each in super().conditions(condition, samples)]
+        found = class_prompts(self.name, super().conditions(condition, samples), self.class_names)
+        # Prompts are encoded batch by batch, in `begin`; whether that is possible is known now.
+        self._texts([each for each in found if not (isinstance(each, str) and self.text_encoder is not None)])
+        return found
+
+    def _texts(self, conditions: Sequence[Any]) -> list[TextEmbedding | None]:
         config = self.transformer.config
-        found = text_conditions(self.name, given, self.text_encoder, config.context_dim)
+        found = text_conditions(self.name, conditions, self.text_encoder, config.context_dim)
         for each in found:
             if each is not None and each.mask.shape[0] != config.context_tokens:
                 raise ConfigError(
@@ -132,22 +137,13 @@ class HART(ScaleGenerator):
                 )
         return found
 
-    def _prompt(self, condition: Any) -> Any:
-        if not isinstance(condition, int) or isinstance(condition, bool) or not self.class_names:
-            return condition
-        if not 0 <= condition < len(self.class_names):
-            raise ConfigError(
-                f"{self.name}: a class is a number from 0 to {len(self.class_names) - 1}, got {condition}."
-            )
-        return self.class_names[condition]
-
     def begin(
         self, condition: Sequence[Any], streams: Mapping[Stream, int], noise: Noise, negative: Any = None
     ) -> HARTState:
         """A new run: the text of all rows and an empty cache of the final size."""
         config, weight = self.transformer.config, self.transformer.head.weight
-        texts = self.conditions(list(condition), len(condition))
-        null = self.conditions([negative], 1)[0]
+        texts = self._texts(self.conditions(list(condition), len(condition)))
+        null = self._texts(self.conditions([negative], 1))[0]
         live = sorted(streams, key=lambda stream: -streams[stream])
         rows = [null if stream.condition == "null" else text for stream in live for text in texts]
         cache = KeyValueCache(

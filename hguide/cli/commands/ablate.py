@@ -48,9 +48,8 @@ def run(options: Any) -> int:
     results = ablate(asked, _note)
     if results is None:
         return 0
-    from hguide.experiments.ablation.text import results_text
-
     from hguide.experiments.ablation.store import Store
+    from hguide.experiments.ablation.text import results_text
     from hguide.experiments.report.write import write_report
 
     print(results_text(results))

@@ -53,6 +53,34 @@ def _is_igg(config: Mapping[str, Any]) -> bool:
     return isinstance(runs, dict) and bool(runs) and all("w_igg" in each for each in runs.values())
 
 
+def _is_hart(config: Mapping[str, Any]) -> bool:
+    cases = config.get("cases")
+    return isinstance(cases, dict) and any("num_sampling_steps" in each for each in cases.values())
+
+
+def _hart_files(config: Mapping[str, Any]) -> list[str]:
+    runs = [f"case_{case}_run_{run}" for case, runs in config.get("runs", {}).items() for run in runs]
+    return ["context", "tokenizer_weights", *(f"case_{case}_weights" for case in config["cases"]), *runs]
+
+
+def _is_infinity(config: Mapping[str, Any]) -> bool:
+    models = config.get("models")
+    return isinstance(models, dict) and any("codebook_dim" in each.get("vae", {}) for each in models.values())
+
+
+def _infinity_files(config: Mapping[str, Any]) -> list[str]:
+    weights = [each[part] for each in config["models"].values() for part in ("transformer_file", "vae_file")]
+    return [*(Path(name).stem for name in weights), *config["cases"], *config.get("other_files", {})]
+
+
+def _is_vq_diffusion(config: Mapping[str, Any]) -> bool:
+    return bool(config) and all(isinstance(v, dict) and {"kind", "K", "T", "runs"} <= v.keys() for v in config.values())
+
+
+def _vq_diffusion_files(config: Mapping[str, Any]) -> list[str]:
+    return [f"{case}/run_{run['name']}" for case, settings in config.items() for run in settings["runs"]]
+
+
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "var": Family(
@@ -66,6 +94,24 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             lambda config: ["case"],
             "hguide.experiments.parity.igg_case:IGGModels",
             "hguide.experiments.parity.igg_case:replay_file",
+        ),
+        "hart": Family(
+            _is_hart,
+            _hart_files,
+            "hguide.experiments.parity.hart_model:HARTModels",
+            "hguide.experiments.parity.hart_folder:replay_file",
+        ),
+        "infinity": Family(
+            _is_infinity,
+            _infinity_files,
+            "hguide.experiments.parity.infinity_model:InfinityModels",
+            "hguide.experiments.parity.infinity_folder:replay_file",
+        ),
+        "vq_diffusion": Family(
+            _is_vq_diffusion,
+            _vq_diffusion_files,
+            "hguide.experiments.parity.vq_diffusion_model:VQDiffusionModel",
+            "hguide.experiments.parity.vq_diffusion_folder:replay_file",
         ),
     }
 )
