@@ -88,7 +88,7 @@ def _loader(family: str) -> Any:
 
 
 def _family_of(path: Path) -> str:
-    """The family that a file of ours names; VAR, the only published pair without one, otherwise."""
+    """The family that a file of ours names, or that a published layout shows; VAR otherwise."""
     if _is_published_hart(path):
         return "hart"
     if _is_published_vq_diffusion(path):

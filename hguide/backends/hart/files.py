@@ -20,10 +20,10 @@ from hguide.backends.hart.text import official_instruction, qwen_text_encoder
 from hguide.backends.hart.tokenizer import HARTTokenizer, TokenizerConfig
 from hguide.backends.hart.transformer import HARTTransformer
 from hguide.backends.hart.transformer_config import TransformerConfig
-from hguide.backends.hart.weights_folder import find_weights, read_weights
 from hguide.backends.hub_folder import fetch_folder
 from hguide.backends.text import CachedTextEncoder, TextEncoder
 from hguide.backends.tiny_text import TEXT_ENCODER, TinyTextEncoder, tiny_text_of
+from hguide.backends.weights_folder import find_weights, read_weights
 from hguide.errors import CheckpointError, ConfigError
 
 __all__ = ["REPOSITORY", "load", "load_pair", "load_single", "save"]
