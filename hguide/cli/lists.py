@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hguide.errors import ConfigError
+from hguide.errors import ConfigError, near_matches
 from hguide.generator import ScaleGenerator
 
-__all__ = ["class_name", "conditions", "guidance_texts", "seeds"]
+__all__ = ["class_name", "class_numbers", "conditions", "guidance_texts", "seeds"]
 
 Listed = int | str | Sequence[int | str]
 
@@ -58,6 +58,7 @@ def conditions(generator: ScaleGenerator, classes: Listed | None, prompts: Liste
         found = list(range(_class_count(generator)))
     else:
         found = list(_entries(classes, "classes"))
+        _check_names(generator, found)
     checked = generator.conditions(found, len(found))
     _distinct(checked, "classes" if prompts is None else "prompts")
     return checked
@@ -69,6 +70,13 @@ def class_name(generator: ScaleGenerator, condition: Any) -> str:
     if isinstance(condition, int):
         return str(names[condition]) if condition < len(names) else f"class {condition}"
     return str(condition)
+
+
+def class_numbers(generator: ScaleGenerator, conditions: Sequence[Any]) -> list[int] | None:
+    """The class of each condition, a number or the name that is its prompt; None where one of them is no class."""
+    names = generator.class_names
+    found = [names.index(each) if isinstance(each, str) and each in names else each for each in conditions]
+    return found if all(isinstance(each, int) for each in found) else None
 
 
 def guidance_texts(given: str | Sequence[str]) -> list[str]:
@@ -84,6 +92,14 @@ def _class_count(generator: ScaleGenerator) -> int:
     if generator.class_count is None:
         raise ConfigError(f"{generator.name} has no list of classes: say which with --classes or --prompts.")
     return generator.class_count
+
+
+def _check_names(generator: ScaleGenerator, found: Sequence[int | str]) -> None:
+    # A text model takes any word for a prompt, a mistyped class too.
+    names = generator.class_names
+    unknown = [each for each in found if isinstance(each, str) and names and each not in names]
+    if unknown:
+        raise ConfigError(f"{generator.name}: unknown class {unknown[0]!r}: {near_matches(unknown[0], names)}")
 
 
 def _entries(given: Listed, what: str) -> Iterable[int | str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from hguide.errors import ConfigError
 
-__all__ = ["DiffusionSchedule", "cosine_betas", "respaced"]
+__all__ = ["TRAINED_STEPS", "DiffusionSchedule", "cosine_betas", "respaced"]
 
 TRAINED_STEPS = 1000
 LARGEST_BETA = 0.999

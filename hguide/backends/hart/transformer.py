@@ -111,7 +111,8 @@ class HARTTransformer(nn.Module):
         if self.config.level_embedding == "table":
             return cast("nn.Embedding", self.lvl_embed).weight[k]
         wide = torch.promote_types(weight.dtype, torch.float32)
-        return self.lvl_embed(torch.tensor([k], device=weight.device, dtype=wide))[0]
+        # Under autocast the layer gives a half type; the residual stream starts from here and is to keep its own.
+        return self.lvl_embed(torch.tensor([k], device=weight.device, dtype=wide))[0].to(weight.dtype)
 
     def conditioning(
         self,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hguide.backends.checkpoints import load_into, read_metadata, read_state_dict, save_safetensors
 from hguide.backends.conv_autoencoder import AutoencoderConfig
@@ -21,12 +21,14 @@ from hguide.backends.infinity.tokenizer import InfinityTokenizer, TokenizerConfi
 from hguide.backends.infinity.transformer import InfinityTransformer
 from hguide.backends.infinity.transformer_config import TransformerConfig
 from hguide.backends.text import CachedTextEncoder, TextEncoder
+from hguide.backends.tiny_text import TinyTextConfig, TinyTextEncoder
 from hguide.errors import CheckpointError, ConfigError
 
-__all__ = ["load", "load_single", "save"]
+__all__ = ["described_schedule", "described_tokenizer", "load", "load_single", "save"]
 
 TRANSFORMER = "transformer."
 TOKENIZER = "tokenizer."
+TEXT_ENCODER = "text_encoder."
 PAIRS: Mapping[str, str] = {"infinity-2b": "infinity-vae-d32reg"}
 """Short name of a transformer on the hub -> that of its tokenizer."""
 
@@ -53,8 +55,8 @@ def load(
         source: hguide's single file; or the transformer's file, folder of shards, official name or hub id.
         file: the transformer's file inside a folder or hub repository.
         tokenizer: the tokenizer's file; by default the published one beside the transformer.
-        text_encoder: of prompts, or the folder of a T5 encoder (google/flan-t5-xl). Without one, conditions are
-            `TextEmbedding`s.
+        text_encoder: of prompts, or the folder of a T5 encoder (google/flan-t5-xl). Without one, and without a tiny one
+            in hguide's single file, conditions are `TextEmbedding`s.
         cache: folder that remembers embeddings of prompts.
         revision: of the hub repository.
         size: of the pictures in megapixels: "0.06M", "0.25M", "0.60M" or "1M". Released models were trained for one
@@ -94,6 +96,8 @@ def load(
         )
     model.transformer.to(device)
     model.tokenizer.to(device)
+    if isinstance(model.text_encoder, TinyTextEncoder):
+        model.text_encoder.to(device)
     encoder = _text_encoder(text_encoder, cache, device)
     return model if encoder is None else model.with_options(text_encoder=encoder)
 
@@ -103,30 +107,53 @@ def load_single(path: Path, name: str | None = None, *, dtype: torch.dtype = tor
     facts = _facts(path)
     try:
         config = TransformerConfig(**facts["transformer"])
-        autoencoder = {**facts["tokenizer"]["autoencoder"]}
-        autoencoder["multipliers"] = tuple(autoencoder["multipliers"])
-        tokenizer_config = TokenizerConfig(AutoencoderConfig(**autoencoder))
-        grids = tuple(tuple(grid) for grid in facts["schedule"]["grids"])
-        schedule = ScaleSchedule(grids, tuple(facts["schedule"]["rope_grid"]))
+        tokenizer_config, schedule = described_tokenizer(facts), described_schedule(facts)
+        text_config = TinyTextConfig(**facts["text_encoder"]) if facts.get("text_encoder") else None
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: its description does not fit an Infinity model: {error!r}.") from error
     state = read_state_dict(path)
-    stray = [key for key in state if not key.startswith((TRANSFORMER, TOKENIZER))]
+    known = (TRANSFORMER, TOKENIZER) if text_config is None else (TRANSFORMER, TOKENIZER, TEXT_ENCODER)
+    stray = [key for key in state if not key.startswith(known)]
     if stray:
-        raise CheckpointError(f"{path}: entries of neither transformer nor tokenizer: {', '.join(stray[:5])}.")
+        raise CheckpointError(f"{path}: entries of no part that it describes: {', '.join(stray[:5])}.")
     transformer = without_memory(lambda: InfinityTransformer(config).cast_blocks(dtype))
     load_into(transformer, _part(state, TRANSFORMER))
     tokenizer = without_memory(lambda: InfinityTokenizer(tokenizer_config))
     load_into(tokenizer, _part(state, TOKENIZER))
+    encoder = None
+    if text_config is not None:
+        encoder = without_memory(lambda: TinyTextEncoder(text_config))
+        load_into(encoder, _part(state, TEXT_ENCODER))
+        encoder.eval().requires_grad_(False)
     return Infinity(
-        transformer, tokenizer, schedule, name=name or facts.get("name", path.stem), classes=facts.get("classes", ())
+        transformer,
+        tokenizer,
+        schedule,
+        text_encoder=encoder,
+        name=name or facts.get("name", path.stem),
+        classes=facts.get("classes", ()),
     )
+
+
+def described_tokenizer(facts: Mapping[str, Any]) -> TokenizerConfig:
+    """Sizes of the tokenizer, from the description of a file of ours."""
+    autoencoder = {**facts["tokenizer"]["autoencoder"]}
+    autoencoder["multipliers"] = tuple(autoencoder["multipliers"])
+    return TokenizerConfig(AutoencoderConfig(**autoencoder))
+
+
+def described_schedule(facts: Mapping[str, Any]) -> ScaleSchedule:
+    """The grids of the scales, from the description of a file of ours."""
+    grids = tuple(tuple(grid) for grid in facts["schedule"]["grids"])
+    return ScaleSchedule(grids, tuple(facts["schedule"]["rope_grid"]))
 
 
 def save(
     model: Infinity, path: Path, *, dtype: torch.dtype = torch.float32, facts: Mapping[str, Any] | None = None
 ) -> None:
-    """Write transformer, tokenizer and description into one safetensors file; the text encoder is not in it.
+    """Write transformer, tokenizer, a tiny text encoder and the description into one safetensors file.
+
+    A text encoder of another kind is not in it.
 
     Args:
         model: to write.
@@ -134,7 +161,10 @@ def save(
         dtype: of the stored weights.
         facts: more to describe it (training, source), stored beside the configuration.
     """
-    parts = ((TRANSFORMER, model.transformer), (TOKENIZER, model.tokenizer))
+    parts: list[tuple[str, nn.Module]] = [(TRANSFORMER, model.transformer), (TOKENIZER, model.tokenizer)]
+    encoder = model.text_encoder if isinstance(model.text_encoder, TinyTextEncoder) else None
+    if encoder is not None:
+        parts.append((TEXT_ENCODER, encoder))
     tensors = {
         prefix + key: value.to("cpu", dtype).contiguous()
         for prefix, module in parts
@@ -149,6 +179,8 @@ def save(
         "tokenizer": asdict(model.tokenizer.config),
         "schedule": asdict(model.schedule),
     }
+    if encoder is not None:
+        description["text_encoder"] = asdict(encoder.config)
     save_safetensors(path, tensors, {"hguide": json.dumps(description)})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,7 +15,7 @@ from hguide.backends.multiscale_quantizer import MultiScaleQuantizer
 from hguide.errors import ConfigError, ShapeError
 from hguide.grids import Grid
 
-__all__ = ["UNUSED_KEYS", "TokenizerConfig", "VARTokenizer", "tokenizer_hash"]
+__all__ = ["UNUSED_KEYS", "TokenizerConfig", "VARTokenizer", "tokenizer_hash", "weights_hash"]
 
 UNUSED_KEYS = ("quantize.ema_vocab_hit_SV",)
 """State-dict entries of published tokenizers that only their training reads."""
@@ -157,8 +157,13 @@ def tokenizer_hash(tokenizer: nn.Module) -> str:
     Returns:
         SHA-256 over names, shapes and float32 bytes of the state dict in the order of the names, as hex digits.
     """
+    return weights_hash(tokenizer.state_dict())
+
+
+def weights_hash(state: Mapping[str, Tensor]) -> str:
+    """`tokenizer_hash` of a state dict, which needs no module."""
     digest = hashlib.sha256()
-    for name, value in sorted(tokenizer.state_dict().items()):
+    for name, value in sorted(state.items()):
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
     return digest.hexdigest()

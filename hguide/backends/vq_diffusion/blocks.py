@@ -123,7 +123,7 @@ class ClassBlock(nn.Module):
         self.ln2 = AdaptiveLayerNorm(config.class_rows, config.width, mean_row=not config.learned_null)
         self.mlp = ConvMLP(config.width, config.hidden, config.grid)
 
-    def forward(self, x: Float[Tensor, "b l d"], timestep: Int[Tensor, " 1"], label: Int[Tensor, " b"]) -> Tensor:
+    def forward(self, x: Float[Tensor, "b l d"], timestep: Int[Tensor, " r"], label: Int[Tensor, " b"]) -> Tensor:
         """The block, `(b, l, d)`."""
         x = x + self.attn(self.ln1(x, timestep))
         return x + self.mlp(self.ln2(x, label))
@@ -148,7 +148,7 @@ class TextBlock(nn.Module):
             nn.Linear(config.width, config.hidden), QuickGELU(), nn.Linear(config.hidden, config.width)
         )
 
-    def forward(self, x: Float[Tensor, "b l d"], timestep: Int[Tensor, " 1"], text: Float[Tensor, "b s c"]) -> Tensor:
+    def forward(self, x: Float[Tensor, "b l d"], timestep: Int[Tensor, " r"], text: Float[Tensor, "b s c"]) -> Tensor:
         """The block, `(b, l, d)`."""
         x = x + self.attn1(self.ln1(x, timestep))
         x = x + self.attn2(self.ln1_1(x, timestep), text)

@@ -57,19 +57,21 @@ class Denoiser(nn.Module):
         """Where the network lies."""
         return self.content_emb.emb.weight.device
 
-    def forward(self, tokens: Int[Tensor, "b l"], timestep: int, condition: Tensor) -> Float[Tensor, "b l k"]:
+    def forward(
+        self, tokens: Int[Tensor, "b l"], timestep: int | Int[Tensor, " b"], condition: Tensor
+    ) -> Float[Tensor, "b l k"]:
         """Logits of the clean tokens.
 
         Args:
             tokens: noisy tokens from 0 to K, K being the mask.
-            timestep: t from 0 to T - 1; T - 1 is the noisiest.
+            timestep: t from 0 to T - 1, of all samples or of each; T - 1 is the noisiest.
             condition: labels `(b,)`, `config.null_label` for none; or text embeddings `(b, s, c)`.
 
         Returns:
             raw logits over the K codes, without one of the mask.
         """
         hidden = self.content_emb(tokens)
-        row = torch.tensor([timestep], device=tokens.device)
+        row = torch.as_tensor(timestep, device=tokens.device).reshape(-1)
         for block in self.blocks:
             hidden = block(hidden, row, condition)
         return self.to_logits(hidden)

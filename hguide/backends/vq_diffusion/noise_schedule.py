@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 __all__ = ["NoiseSchedule"]
@@ -56,7 +56,7 @@ class NoiseSchedule:
         logs |= {f"log_1_min_{name}": (1.0 - logs[f"log_{name}"].exp() + TINY).log() for name in ("ct", "cumprod_ct")}
         return {name: value.float() for name, value in logs.items()}
 
-    def at(self, name: str, index: int) -> float:
-        """One logarithm; index -1 is "before step 0"."""
+    def at(self, name: str, index: Int[Tensor, " r"]) -> Float[Tensor, " r"]:
+        """Logarithms by their index, on the CPU; -1 is "before step 0"."""
         values = self.logarithms[name]
-        return float(values[index % len(values)])
+        return values[index % len(values)]

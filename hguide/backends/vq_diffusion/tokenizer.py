@@ -100,12 +100,25 @@ class VQGAN(nn.Module):
             raise ShapeError(
                 f"Height and width of images must be multiples of {stride}, got {tuple(images.shape[2:])}."
             )
-        latent = self.quant_conv(self.encoder(images))
-        rows = self.assign(latent).argmax(1) if self.config.assignment == "logits" else self._nearest(latent)
+        latent = self.latent(images)
+        rows = self.assign(latent).argmax(1) if self.config.assignment == "logits" else self.nearest(latent)
         return inverse(self.codes, self.config.vocabulary)[rows]
 
-    def _nearest(self, latent: Float[Tensor, "b c h w"]) -> Int[Tensor, "b h w"]:
-        """argmin |z - e|^2 = |e|^2 - 2 z e + const, some positions at a time to bound the memory."""
+    def latent(self, images: Float[Tensor, "b 3 height width"]) -> Float[Tensor, "b c h w"]:
+        """What is assigned to codes: quant_conv(encoder(images)).
+
+        Args:
+            images: in [-1, 1].
+        """
+        return self.quant_conv(self.encoder(images))
+
+    @torch.no_grad()
+    def nearest(self, latent: Float[Tensor, "b c h w"]) -> Int[Tensor, "b h w"]:
+        """Row of the codebook nearest to each position: argmin |z - e|^2 = |e|^2 - 2 z e + const.
+
+        Args:
+            latent: as `latent` gives it; compared some positions at a time to bound the memory.
+        """
         book = self.codebook.weight
         places = latent.movedim(1, -1).flatten(0, 2)
         squares = book.square().sum(1)

@@ -137,10 +137,12 @@ def _runs(
     from tqdm import tqdm
 
     from hguide.cli.batches import batches, sample_batches
+    from hguide.cli.lists import class_numbers
     from hguide.experiments.bench.timed_guidance import TimedGuidance
     from hguide.experiments.bench.timing import Spans
 
     parts = batches(generator, pairs, options.batch_size, options.deterministic)
+    labels = class_numbers(generator, [condition for condition, _ in pairs])
     found = []
     with tqdm(total=len(pairs) * len(guidances), unit="image", file=sys.stderr) as progress:
         for guidance in guidances:
@@ -152,7 +154,7 @@ def _runs(
                 progress.update(len(batch.pairs))
             seconds = (time.perf_counter() - started) / len(pairs)
             whole = torch.cat(images)
-            seen = classifier.recognise(whole, [condition for condition, _ in pairs]) if classifier else None
+            seen = classifier.recognise(whole, labels) if classifier and labels is not None else None
             accuracy, score = (seen.accuracy, seen.score) if seen else (None, None)
             share = spans.total_ms() / 1e3 / len(pairs)
             found.append((Measured(str(guidance), len(pairs), accuracy, score, seconds, share), whole))

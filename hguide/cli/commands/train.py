@@ -31,8 +31,14 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             f"{TRAINING}.generator",
             "GeneratorTrainingConfig",
         ),
+        "hart": Job(
+            "Train HART with its residual head and text encoder on a trained tokenizer. The same command resumes.",
+            "hguide train hart --data ucmerced96 --tokenizer landuse-var --out runs/hart",
+            f"{TRAINING}.hart",
+            "HARTTrainingConfig",
+        ),
         "bundle": Job(
-            "Join a trained tokenizer and generator into the one file that hguide.load reads.",
+            "Join a trained tokenizer and a generator of any family into the one file that hguide.load reads.",
             "hguide train bundle --tokenizer runs/tokenizer/tokenizer.safetensors "
             "--generator runs/var/generator.safetensors --out my-var.safetensors",
             f"{TRAINING}.bundle",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from hguide.experiments.training.data import Scenes, random_crops, to_unit
 from hguide.experiments.training.perceptual import PerceptualDistance
 from hguide.experiments.training.tokenizer import reconstruct
 
-__all__ = ["class_accuracy", "evaluate_tokenizer", "images_from_folder"]
+__all__ = ["class_accuracy", "evaluate_reconstructions", "evaluate_tokenizer", "images_from_folder"]
 
 CROP_SEED = 20_260
 
@@ -36,10 +38,28 @@ def evaluate_tokenizer(
     distance: PerceptualDistance | None = None,
     crops_per_scene: int = 4,
 ) -> dict[str, float | None]:
+    """Measures of held-out reconstructions through tokens; see `evaluate_reconstructions`."""
+    size, device = tokenizer.config.image_size, next(tokenizer.parameters()).device
+    rebuild = partial(reconstruct, tokenizer)
+    return evaluate_reconstructions(rebuild, size, device, scenes, classifier, distance, crops_per_scene)
+
+
+@torch.no_grad()
+def evaluate_reconstructions(
+    rebuild: Callable[[Float[Tensor, "b 3 h w"]], Float[Tensor, "b 3 h w"]],
+    size: int,
+    device: torch.device,
+    scenes: Scenes,
+    classifier: nn.Module,
+    distance: PerceptualDistance | None = None,
+    crops_per_scene: int = 4,
+) -> dict[str, float | None]:
     """Measures of held-out reconstructions.
 
     Args:
-        tokenizer: what is measured.
+        rebuild: images in [0, 1] on `device` to their reconstructions; what is measured.
+        size: side of the crops.
+        device: where `rebuild` computes.
         scenes: test scenes; crops of one scene are correlated, so the sample is nearer the scenes' number.
         classifier: frozen classifier.
         distance: perceptual distance, if its network is at hand.
@@ -50,10 +70,9 @@ def evaluate_tokenizer(
         (None where no original is recognised).
     """
     count = crops_per_scene * len(scenes.labels)
-    crops, labels, _ = random_crops(scenes, count, tokenizer.config.image_size, CROP_SEED, 0)
-    device = next(tokenizer.parameters()).device
+    crops, labels, _ = random_crops(scenes, count, size, CROP_SEED, 0)
     images = to_unit(crops).to(device)
-    rebuilt = reconstruct(tokenizer, images)
+    rebuilt = rebuild(images)
     errors = (rebuilt - images).square().mean((1, 2, 3))
     originals, copies = (class_accuracy(classifier, each, labels) for each in (images, rebuilt))
     measures: dict[str, float | None] = {

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hguide.backends.hart import HART
 from hguide.backends.var import VAR
 from hguide.errors import ConfigError
 from hguide.experiments.features import FeatureNetwork, load_features
 from hguide.experiments.training.data import load_scenes
-from hguide.experiments.training.evaluate import evaluate_tokenizer
+from hguide.experiments.training.evaluate import evaluate_reconstructions
+from hguide.experiments.training.hybrid_tokens import hybrid_reconstruct
 from hguide.experiments.training.perceptual import PerceptualDistance
+from hguide.experiments.training.tokenizer import reconstruct
 from hguide.generate import generate
+from hguide.generator import ScaleGenerator
 from hguide.load import load
 from hguide.sampling import Sampler
 
 __all__ = ["Evaluation", "EvaluationConfig", "run"]
+
+Rebuild = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +71,16 @@ class Evaluation:
 def run(config: EvaluationConfig) -> Evaluation:
     """Measure, print progress by guidance, write the JSON if asked for."""
     model = load(config.model)
-    if not isinstance(model, VAR):
-        raise ConfigError(f"{config.model} has no tokenizer to evaluate; give a VAR model.")
+    rebuilt = _reconstructions(model)
     scenes = load_scenes(config.data, "test")
     classifier, about = load_features()
     if tuple(about["classes"]) != model.class_names:
         raise ConfigError(f"{config.model} has other classes than the classifier: {', '.join(model.class_names)}.")
     distance = PerceptualDistance(config.squeezenet, zoom=1.0) if config.squeezenet else None
     results: dict[str, Any] = {"model": model.name, "classifier": about["sha256"], "test_scenes": scenes.hash}
-    results["reconstructions"] = evaluate_tokenizer(model.tokenizer, scenes, classifier, distance)
+    size = model.tokenizer.config.image_size
+    for name, rebuild in rebuilt.items():
+        results[name] = evaluate_reconstructions(rebuild, size, model.device, scenes, classifier, distance)
     sampler = Sampler(top_k=config.top_k, top_p=config.top_p)
     originals = results["reconstructions"]["accuracy_originals"]
     results["samples"] = {}
@@ -92,9 +101,19 @@ def run(config: EvaluationConfig) -> Evaluation:
     return evaluation
 
 
+def _reconstructions(model: ScaleGenerator) -> Mapping[str, Rebuild]:
+    """What is measured of a family's tokenizer: images in [0, 1] to what the best generator could make of them."""
+    if isinstance(model, VAR):
+        return {"reconstructions": partial(reconstruct, model.tokenizer)}
+    if isinstance(model, HART):
+        whole = partial(hybrid_reconstruct, model.tokenizer)
+        return {"reconstructions": whole, "reconstructions_without_residual": partial(whole, residual=False)}
+    raise ConfigError(f"{model.name} has no tokenizer that is evaluated here; give a VAR or HART model.")
+
+
 @torch.no_grad()
 def _accuracy(
-    model: VAR, classifier: FeatureNetwork, guidance: str, sampler: Sampler, per_class: int
+    model: ScaleGenerator, classifier: FeatureNetwork, guidance: str, sampler: Sampler, per_class: int
 ) -> tuple[float, int]:
     assert model.class_count is not None
     labels = [label for label in range(model.class_count) for _ in range(per_class)]
