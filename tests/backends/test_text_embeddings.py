@@ -13,6 +13,7 @@ from hguide.backends.text import (
     CachedTextEncoder,
     TextEmbedding,
     TextEncoder,
+    class_prompts,
     embed,
     folder_fingerprint,
     text_conditions,
@@ -113,3 +114,12 @@ def test_fingerprints_see_every_file_and_rule(tmp_path: Path) -> None:
     assert folder_fingerprint(tmp_path) in seen
     with pytest.raises(CheckpointError, match="no such folder"):
         folder_fingerprint(tmp_path / "nowhere")
+
+
+def test_class_numbers_become_prompts() -> None:
+    given = [1, "a lake", None, True, 0]
+    assert class_prompts("g", given, ("farm", "harbor")) == ["harbor", "a lake", None, True, "farm"]
+    assert class_prompts("g", given, ()) == given
+    for wrong in (2, -1):
+        with pytest.raises(ConfigError, match=f"g: a class is a number from 0 to 1, got {wrong}"):
+            class_prompts("g", [wrong], ("farm", "harbor"))

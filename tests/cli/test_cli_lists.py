@@ -76,3 +76,13 @@ def test_guidance_texts():
         lists.guidance_texts(" ; ")
     with pytest.raises(ConfigError, match="guidances repeat"):
         lists.guidance_texts("cfg; cfg")
+
+
+def test_numbers_of_classes_given_as_prompts():
+    toy = ToyGenerator()
+    assert lists.class_numbers(toy, [2, 0]) == [2, 0]
+    toy.class_names = ("farm", "harbor", "lake")
+    assert lists.class_numbers(toy, ["lake", 0]) == [2, 0]
+    assert lists.class_numbers(toy, ["lake", "a lake"]) is None
+    with pytest.raises(ConfigError, match="unknown class 'hrabor': did you mean 'harbor'"):
+        lists.conditions(toy, ["hrabor"])

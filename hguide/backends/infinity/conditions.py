@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hguide.backends.infinity.transformer import InfinityTransformer
-from hguide.backends.text import TextEmbedding
+from hguide.backends.text import TextEmbedding, class_prompts
 from hguide.errors import ConfigError, near_matches
 
 __all__ = ["named_classes", "rows_of_text"]
@@ -26,18 +26,12 @@ def named_classes(name: str, conditions: Sequence[Any], classes: Sequence[str]) 
     Raises:
         ConfigError: a number that is no class.
     """
-    found = []
-    for each in conditions:
-        if isinstance(each, int) and not isinstance(each, bool) and classes:
-            if not 0 <= each < len(classes):
-                raise ConfigError(f"{name}: a class is an integer from 0 to {len(classes) - 1}, got {each}.")
-            each = classes[each]
-        if each is None:
-            raise ConfigError(
-                f"{name}: None is no condition, because the unconditional text takes its length from a prompt; "
-                f"give a prompt, the empty one '' included.{_known(classes)}"
-            )
-        found.append(each)
+    found = class_prompts(name, conditions, classes)
+    if any(each is None for each in found):
+        raise ConfigError(
+            f"{name}: None is no condition, because the unconditional text takes its length from a prompt; "
+            f"give a prompt, the empty one '' included.{_known(classes)}"
+        )
     return found
 
 

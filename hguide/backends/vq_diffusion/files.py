@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from hguide.backends.checkpoints import load_into, read_metadata, read_state_dict, save_safetensors
-from hguide.backends.conv_autoencoder import AutoencoderConfig
 from hguide.backends.hub import HUB_ID, fetch
 from hguide.backends.hub_folder import fetch_folder
 from hguide.backends.text import TextEncoder
 from hguide.backends.vq_diffusion.codebook_map import codes_in_use
 from hguide.backends.vq_diffusion.denoiser import Denoiser
 from hguide.backends.vq_diffusion.denoiser_config import DenoiserConfig
+from hguide.backends.vq_diffusion.descriptions import described_denoiser, described_inference, described_tokenizer
 from hguide.backends.vq_diffusion.diffusers_folder import MODEL_INDEX, read_folder
 from hguide.backends.vq_diffusion.generator import VQDiffusion
 from hguide.backends.vq_diffusion.infer_config import infer_denoiser_config, infer_tokenizer_config
@@ -98,13 +98,8 @@ def load_single(path: Path, name: str | None = None, *, dtype: torch.dtype = tor
     """The model of a file that `save` wrote."""
     facts = _facts(path)
     try:
-        grids = {name: tuple(facts["denoiser"][name]) for name in ("grid", "position_grid")}
-        config = DenoiserConfig(**{**facts["denoiser"], **grids})
-        sizes = facts["tokenizer"]
-        autoencoder = AutoencoderConfig(
-            **{**sizes["autoencoder"], "multipliers": tuple(sizes["autoencoder"]["multipliers"])}
-        )
-        tokenizer_config = TokenizerConfig(**{**sizes, "autoencoder": autoencoder})
+        config, tokenizer_config = described_denoiser(facts), described_tokenizer(facts)
+        inference = described_inference(facts)
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: its description does not fit a VQ-Diffusion model: {error!r}.") from error
     state = read_state_dict(path)
@@ -115,7 +110,13 @@ def load_single(path: Path, name: str | None = None, *, dtype: torch.dtype = tor
     with torch.device("meta"):
         tokenizer = VQGAN(tokenizer_config)
     load_into(tokenizer, _part(state, TOKENIZER))
-    return VQDiffusion(denoiser, tokenizer, name=name or facts.get("name", path.stem), classes=facts.get("classes", ()))
+    return VQDiffusion(
+        denoiser,
+        tokenizer,
+        name=name or facts.get("name", path.stem),
+        classes=facts.get("classes", ()),
+        inference=inference,
+    )
 
 
 def load_official(
@@ -200,7 +201,7 @@ def load_folder(folder: Path, *, device: torch.device | str = "cpu", dtype: torc
 def save(
     model: VQDiffusion, path: Path, *, dtype: torch.dtype = torch.float32, facts: Mapping[str, Any] | None = None
 ) -> None:
-    """Write denoiser, tokenizer and description into one safetensors file; the text encoder is not in it.
+    """Write denoiser, tokenizer, inference and description into one safetensors file, the text encoder left out.
 
     Args:
         model: to write.
@@ -221,6 +222,7 @@ def save(
         "classes": list(model.class_names),
         "denoiser": asdict(model.denoiser.config),
         "tokenizer": asdict(model.tokenizer.config),
+        "inference": asdict(model.inference),
     }
     save_safetensors(path, tensors, {"hguide": json.dumps(description)})
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hguide.errors import ConfigError
 
-__all__ = ["Call", "Inference"]
+__all__ = ["Call", "Inference", "even_shares"]
 
 
 @dataclass(frozen=True)
@@ -128,3 +128,25 @@ class Inference:
             portions.append(take)
             share -= take
         return portions
+
+
+def even_shares(timesteps: int, length: int, calls: int) -> tuple[int, ...]:
+    """`tokens_per_step` of a run of few network calls: equal shares of the tokens at evenly spaced timesteps.
+
+    The first is the noisiest timestep, the last is t = 0, whose share is what is still masked then.
+
+    Args:
+        timesteps: T.
+        length: tokens L of a map.
+        calls: number of network calls, at most T and at most L.
+
+    Raises:
+        ConfigError: more calls than timesteps or tokens, or none.
+    """
+    if not 1 <= calls <= min(timesteps, length):
+        raise ConfigError(f"calls is from 1 to {min(timesteps, length)} (timesteps, tokens of a map), got {calls}.")
+    shares = [0] * timesteps
+    for j in range(calls):
+        visited = timesteps - 1 - j * timesteps // calls if j + 1 < calls else 0
+        shares[visited] = (j + 1) * length // calls - j * length // calls
+    return tuple(shares)

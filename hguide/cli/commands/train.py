@@ -37,6 +37,32 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             f"{TRAINING}.hart",
             "HARTTrainingConfig",
         ),
+        "infinity-tokenizer": Job(
+            "Train the bitwise tokenizer (BSQ) of an Infinity model. The same command resumes.",
+            "hguide train infinity-tokenizer --data ucmerced96 --out runs/infinity-tokenizer",
+            f"{TRAINING}.bsq_tokenizer",
+            "BSQTokenizerTrainingConfig",
+        ),
+        "infinity": Job(
+            "Train Infinity with its text encoder on a trained bitwise tokenizer. The same command resumes.",
+            "hguide train infinity --data ucmerced96 --tokenizer runs/infinity-tokenizer/tokenizer.safetensors "
+            "--out runs/infinity",
+            f"{TRAINING}.infinity",
+            "InfinityTrainingConfig",
+        ),
+        "vqgan-tokenizer": Job(
+            "Train the tokenizer of a VQ-Diffusion model: one map of codes. The same command resumes.",
+            "hguide train vqgan-tokenizer --data ucmerced96 --init landuse-var --out runs/vqgan-tokenizer",
+            f"{TRAINING}.vqgan_tokenizer",
+            "VQGANTrainingConfig",
+        ),
+        "vq-diffusion": Job(
+            "Train the denoiser of VQ-Diffusion on a trained tokenizer. The same command resumes.",
+            "hguide train vq-diffusion --data ucmerced96 --tokenizer runs/vqgan-tokenizer/tokenizer.safetensors "
+            "--out runs/vq-diffusion",
+            f"{TRAINING}.vq_diffusion",
+            "VQDiffusionTrainingConfig",
+        ),
         "bundle": Job(
             "Join a trained tokenizer and a generator of any family into the one file that hguide.load reads.",
             "hguide train bundle --tokenizer runs/tokenizer/tokenizer.safetensors "

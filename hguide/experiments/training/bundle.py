@@ -66,7 +66,7 @@ def export(tokenizer: str | Path, generator: str | Path, out: str | Path, extra:
         )
     family, parts, weights = _generator(about, read_state_dict(generator))
     state = {f"{TOKENIZER}{key}": value for key, value in pictures.items()} | weights
-    half = {key: value.to(torch.float16).contiguous() for key, value in state.items()}
+    half = {key: value.to(torch.float16) if value.is_floating_point() else value for key, value in state.items()}
     target = Path(out)
     metadata = {
         "family": family,

@@ -14,14 +14,18 @@ import torch
 from torch import Tensor
 
 from hguide.backends.hart import HART
+from hguide.backends.infinity import Infinity
 from hguide.backends.var import VAR
+from hguide.backends.vq_diffusion import VQDiffusion
 from hguide.errors import ConfigError
 from hguide.experiments.features import FeatureNetwork, load_features
+from hguide.experiments.training.bsq_tokenizer import reconstruct_from_bits
 from hguide.experiments.training.data import load_scenes
 from hguide.experiments.training.evaluate import evaluate_reconstructions
 from hguide.experiments.training.hybrid_tokens import hybrid_reconstruct
 from hguide.experiments.training.perceptual import PerceptualDistance
 from hguide.experiments.training.tokenizer import reconstruct
+from hguide.experiments.training.vqgan_tokenizer import reconstruct_from_codes
 from hguide.generate import generate
 from hguide.generator import ScaleGenerator
 from hguide.load import load
@@ -78,9 +82,8 @@ def run(config: EvaluationConfig) -> Evaluation:
         raise ConfigError(f"{config.model} has other classes than the classifier: {', '.join(model.class_names)}.")
     distance = PerceptualDistance(config.squeezenet, zoom=1.0) if config.squeezenet else None
     results: dict[str, Any] = {"model": model.name, "classifier": about["sha256"], "test_scenes": scenes.hash}
-    size = model.tokenizer.config.image_size
     for name, rebuild in rebuilt.items():
-        results[name] = evaluate_reconstructions(rebuild, size, model.device, scenes, classifier, distance)
+        results[name] = evaluate_reconstructions(rebuild, _side(model), model.device, scenes, classifier, distance)
     sampler = Sampler(top_k=config.top_k, top_p=config.top_p)
     originals = results["reconstructions"]["accuracy_originals"]
     results["samples"] = {}
@@ -108,7 +111,21 @@ def _reconstructions(model: ScaleGenerator) -> Mapping[str, Rebuild]:
     if isinstance(model, HART):
         whole = partial(hybrid_reconstruct, model.tokenizer)
         return {"reconstructions": whole, "reconstructions_without_residual": partial(whole, residual=False)}
-    raise ConfigError(f"{model.name} has no tokenizer that is evaluated here; give a VAR or HART model.")
+    if isinstance(model, Infinity):
+        return {"reconstructions": partial(reconstruct_from_bits, model.tokenizer, model.tokenizer_grids)}
+    if isinstance(model, VQDiffusion):
+        return {"reconstructions": partial(reconstruct_from_codes, model.tokenizer)}
+    raise ConfigError(f"{model.name} has no tokenizer that is evaluated here; give a model of another family.")
+
+
+def _side(model: ScaleGenerator) -> int:
+    """Side of the model's pictures."""
+    if isinstance(model, Infinity):
+        return model.image_size[0]
+    if isinstance(model, VQDiffusion):
+        return model.denoiser.config.grid[0] * model.tokenizer.config.autoencoder.stride
+    assert isinstance(model, VAR | HART)
+    return model.tokenizer.config.image_size
 
 
 @torch.no_grad()
