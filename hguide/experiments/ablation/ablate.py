@@ -72,6 +72,7 @@ def ablate(options: Options, note: Callable[[str], None]) -> Results | None:
         # What is open is looked up once: a process that looks later would see what others have done since.
         units = processes.from_first(units)
         failures = _work(setup, units, store, processes)
+        processes.part()
         if not first:
             return None
         facts = provenance(setup, options.command, processes, started)

@@ -40,6 +40,9 @@ class Processes(Protocol):
     def gathered(self, value: T) -> list[T]:
         """The values of all processes, in order; all processes call it."""
 
+    def part(self) -> None:
+        """Nothing more is shared: each process goes on by itself; all processes call it."""
+
 
 def share(units: Sequence[T], processes: Processes) -> Sequence[T]:
     """The units of this process: every `count`-th."""
@@ -61,6 +64,9 @@ class Alone:
     def gathered(self, value: T) -> list[T]:
         """The value itself."""
         return [value]
+
+    def part(self) -> None:
+        """Nothing to part from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +99,11 @@ class FabricProcesses:
         found: list[Any] = [None] * self.count
         torch.distributed.all_gather_object(found, value)
         return found
+
+    def part(self) -> None:
+        """Wait for all, then leave the group: a process that ends inside it fails, and takes the others with it."""
+        self.fabric.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def device_of(name: str) -> torch.device:
