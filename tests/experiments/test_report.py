@@ -39,7 +39,7 @@ def test_a_model_is_evaluated_and_written(scenes: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_that_cannot_be_evaluated(scenes: Path) -> None:
-    with pytest.raises(ConfigError, match="no tokenizer to evaluate"):
+    with pytest.raises(ConfigError, match="toy has no tokenizer that is evaluated here"):
         run(EvaluationConfig(data=str(scenes), model="toy"))
 
 
