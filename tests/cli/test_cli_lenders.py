@@ -84,7 +84,7 @@ def test_pictures_from_before_lenders_are_read(pair: tuple[Path, Path], tmp_path
     facts = {key: value for key, value in json.loads(text["hguide"]).items() if "lender" not in key}
     write_png(source, pixels, {"hguide": json.dumps(facts)})
     assert read_settings(source).lenders == {}
-    assert main(["sample", "--from", str(source)]) == 0
+    assert main(["sample", "--from", str(source), "--out", str(tmp_path / "again")]) == 0
 
 
 def test_another_lender_is_another_image(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hguide.errors import CheckpointError
 
-__all__ = ["PerceptualDistance", "SqueezeNetFeatures"]
+__all__ = ["PerceptualDistance", "SqueezeNetFeatures", "co_occurrence"]
 
 # BGR, 0..255: the convention these weights were trained with.
 CHANNEL_MEAN = (104.0, 117.0, 123.0)
@@ -81,6 +81,12 @@ class SqueezeNetFeatures(nn.Module):
         return maps
 
 
+def co_occurrence(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c c"]:
+    """Mean over positions of phi phi^T; of unit vectors, its trace is 1."""
+    rows = features.flatten(2)
+    return rows @ rows.transpose(1, 2) / rows.shape[2]
+
+
 class PerceptualDistance(nn.Module):
     """Mean over layers of the squared difference of unit feature vectors.
 
@@ -101,13 +107,30 @@ class PerceptualDistance(nn.Module):
 
     def forward(self, x: Float[Tensor, "b 3 h w"], y: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
         """Distance of each pair of images in [0, 1]; gradients flow to `x` only."""
+        return self.with_texture(x, y)[0]
+
+    def with_texture(
+        self, x: Float[Tensor, "b 3 h w"], y: Float[Tensor, "b 3 h w"]
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
+        """Distance, and difference of texture, of each pair of images in [0, 1], from one pass of the network.
+
+        texture(x, y) = mean_l |G_l(x) - G_l(y)|^2, G_l the mean over positions of phi phi^T with phi the unit feature
+        vectors: which features occur together, and not where (after arXiv 1508.06576, eq. 4). A blurred
+        reconstruction is near in the distance and far in texture.
+
+        Args:
+            x: images; gradients flow here.
+            y: references.
+
+        Returns:
+            both `(b,)`.
+        """
         with torch.no_grad():
             references = self._unit(y)
-        parts = [
-            (mine.float() - theirs.float()).square().sum(1).mean((1, 2))
-            for mine, theirs in zip(self._unit(x), references, strict=True)
-        ]
-        return torch.stack(parts).mean(0)
+        pairs = [(mine.float(), theirs.float()) for mine, theirs in zip(self._unit(x), references, strict=True)]
+        distances = [(mine - theirs).square().sum(1).mean((1, 2)) for mine, theirs in pairs]
+        textures = [(co_occurrence(mine) - co_occurrence(theirs)).square().sum((1, 2)) for mine, theirs in pairs]
+        return torch.stack(distances).mean(0), torch.stack(textures).mean(0)
 
     def _unit(self, images: Tensor) -> list[Tensor]:
         if self.zoom != 1:

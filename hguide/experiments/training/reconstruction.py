@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from hguide.experiments.training.data import crop_centres, random_crops, to_unit
 from hguide.experiments.training.fit import TrainingModule, fit, training_metadata
+from hguide.experiments.training.parts import weights_file
 from hguide.experiments.training.perceptual import PerceptualDistance
 from hguide.experiments.training.run_config import RunConfig
 
@@ -44,6 +45,7 @@ class ReconstructionConfig(RunConfig):
         patch_nums: side of each scale's token map.
         perceptual_weight: weight of the perceptual distance.
         perceptual_zoom: enlargement before it.
+        texture_weight: weight of the difference of texture (`PerceptualDistance.with_texture`).
         squared_weight: weight of the squared error beside the absolute error.
         colour_weight: weight of the error of the opponent colours R - G and B - G at a quarter of the resolution; they
             vary little in aerial pictures and would be learnt last.
@@ -62,6 +64,7 @@ class ReconstructionConfig(RunConfig):
     patch_nums: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8)
     perceptual_weight: float = 1.0
     perceptual_zoom: float = 1.0
+    texture_weight: float = 0.0
     squared_weight: float = 1.0
     colour_weight: float = 2.0
     commitment: float = 0.25
@@ -93,7 +96,7 @@ class ReconstructionTraining(TrainingModule):
     def total_loss(
         self, decoded: Float[Tensor, "b 3 h w"], target: Float[Tensor, "b 3 h w"], terms: Sequence[Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """|x - y| + w_s (x - y)^2 + w_c colour(x, y) + terms + w_p perceptual(x, y), and its parts by name.
+        """|x - y| + w_s (x - y)^2 + w_c colour(x, y) + terms + w_p perceptual(x, y) + w_t texture(x, y), and its parts by name.
 
         Args:
             decoded: not clamped; outside [0, 1] a clamp would stop the gradient.
@@ -108,9 +111,9 @@ class ReconstructionTraining(TrainingModule):
             loss = loss + term
         logged = {"absolute": absolute, "psnr_train": -10 * squared.log10(), "colour": colour}
         if self.distance is not None:
-            perceptual = self.distance(decoded, target).mean()
-            loss = loss + config.perceptual_weight * perceptual
-            logged["perceptual"] = perceptual
+            perceptual, texture = (part.mean() for part in self.distance.with_texture(decoded, target))
+            loss = loss + config.perceptual_weight * perceptual + config.texture_weight * texture
+            logged |= {"perceptual": perceptual, "texture": texture}
         return loss, {name: value.detach() for name, value in logged.items()}
 
     def evaluate(self) -> dict[str, float]:
@@ -148,10 +151,10 @@ def reconstruction_measures(
 
 
 def load_tokenizer_weights(network: nn.Module, path: str) -> None:
-    """Take a tokenizer's weights from a bundle or from a file of its training."""
+    """Take a tokenizer's weights from a bundled model by name, a bundle, or a file of its training."""
     from safetensors.torch import load_file
 
-    state = load_file(path)
+    state = load_file(weights_file(path))
     prefix = "tokenizer." if any(key.startswith("tokenizer.") for key in state) else ""
     network.load_state_dict(
         {key.removeprefix(prefix): value.float() for key, value in state.items() if key.startswith(prefix)}

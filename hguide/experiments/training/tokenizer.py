@@ -63,7 +63,8 @@ class TokenizerTraining(ReconstructionTraining):
         if config.init:
             load_tokenizer_weights(network, config.init)
         self.start(network)
-        self.register_buffer("usage", torch.zeros(config.vocabulary))
+        # Codes that come from elsewhere count as used until the crops say otherwise.
+        self.register_buffer("usage", torch.full((config.vocabulary,), 1.0 if config.init else 0.0))
         self.usage: Tensor
 
     def is_inner(self, name: str) -> bool:
