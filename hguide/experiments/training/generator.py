@@ -18,6 +18,7 @@ from hguide.backends.var.transformer import TransformerConfig, VARTransformer
 from hguide.experiments.features import FeatureNetwork, bundled_features, load_features
 from hguide.experiments.training.data import Scenes
 from hguide.experiments.training.fit import TrainingModule, fit, training_metadata
+from hguide.experiments.training.parts import weights_file
 from hguide.experiments.training.run_config import RunConfig
 from hguide.experiments.training.sample import sample_images
 from hguide.experiments.training.tokenizer import load_tokenizer
@@ -33,7 +34,7 @@ class GeneratorTrainingConfig(RunConfig):
     """Options of the generator's training.
 
     Attributes:
-        tokenizer: weights that the tokenizer's training wrote.
+        tokenizer: weights that the tokenizer's training wrote; or a bundle or bundled name, whose tokenizer is taken.
         depth: blocks.
         width: channels.
         heads: attention heads.
@@ -68,7 +69,7 @@ class GeneratorTraining(TrainingModule):
 
     def __init__(self, config: GeneratorTrainingConfig) -> None:
         super().__init__(config)
-        self.tokenizer, self.tokenizer_metadata = load_tokenizer(config.tokenizer)
+        self.tokenizer, self.tokenizer_metadata = load_tokenizer(weights_file(config.tokenizer))
         self.shape = TransformerConfig(
             patch_nums=self.tokenizer.config.patch_nums,
             depth=config.depth,
@@ -163,10 +164,10 @@ class GeneratorTraining(TrainingModule):
 
 
 def load_transformer_weights(network: VARTransformer, path: str) -> None:
-    """Take the transformer's weights from a bundle or from a file of `run`."""
+    """Take the transformer's weights from a bundled model by name, a bundle, or a file of `run`."""
     from safetensors.torch import load_file
 
-    state = load_file(path)
+    state = load_file(weights_file(path))
     prefix = "transformer." if any(key.startswith("transformer.") for key in state) else ""
     network.load_state_dict(
         {key.removeprefix(prefix): value.float() for key, value in state.items() if key.startswith(prefix)}

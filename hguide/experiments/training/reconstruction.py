@@ -96,7 +96,7 @@ class ReconstructionTraining(TrainingModule):
     def total_loss(
         self, decoded: Float[Tensor, "b 3 h w"], target: Float[Tensor, "b 3 h w"], terms: Sequence[Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """|x - y| + w_s (x - y)^2 + w_c colour(x, y) + terms + w_p perceptual(x, y) + w_t texture(x, y); its parts by name.
+        """|x - y| + w_s (x - y)^2 + w_c colour(x, y) + w_p perceptual(x, y) + w_t texture(x, y) + terms; parts by name.
 
         Args:
             decoded: not clamped; outside [0, 1] a clamp would stop the gradient.
