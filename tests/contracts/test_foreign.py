@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hguide import COND, UNCOND, Binary, Categorical, Guide, Scale, Step
+from hguide import (
+    COND,
+    UNCOND,
+    Binary,
+    Categorical,
+    Draw,
+    Guide,
+    Sampler,
+    Scale,
+    ScaleGenerator,
+    Step,
+    Stream,
+    generate,
+)
 from hguide.backends.toy import ToyGenerator
 from hguide.errors import ConfigError, ParseError, ShapeError, StreamError
 from hguide.guidance import Guidance, parse
+from hguide.noise import SeededNoise
 from hguide.streams import Corruption
 from hguide.testing.guidance import check_guidance
 
@@ -42,6 +58,64 @@ def expected(guidance: Guidance) -> list[Tensor]:
         guided, memory = guidance.apply(maps, step, memory)
         results.append(guided.flatten(1, 2).clone())
     return results
+
+
+class Recorded(ScaleGenerator):
+    """Predicts the golden logits whatever was drawn."""
+
+    name = "recorded"
+    channels = Categorical(64)
+    scales = tuple(Scale(k, side, side) for k, side in enumerate(PATCH_NUMS))
+    tokenizer_hash = "recorded"
+
+    def begin(self, condition: Sequence[Any], streams: Mapping[Stream, int], noise: Any, negative: Any = None) -> Any:
+        return {"index": 0, "noise": noise}
+
+    def next_step(self, state: Any) -> Step | None:
+        k = state["index"]
+        return None if k == self.count else Step(k, self.count, 0, self.scales[k])
+
+    def predict(self, state: Any, step: Step, streams: Sequence[Stream], weights: Any) -> dict[Stream, Tensor]:
+        maps = dict(zip((COND, UNCOND), golden()[step.index], strict=True))
+        return {stream: maps[stream].unflatten(1, step.grid) for stream in streams}
+
+    def sample(self, state: Any, step: Step, logits: Tensor, sampler: Sampler, weights: Any) -> Draw:
+        return Draw(sampler.categorical(logits, state["noise"], step))
+
+    def advance(self, state: Any, step: Step, draw: Draw) -> None:
+        state["index"] += 1
+
+    def decode(self, state: Any) -> Tensor:
+        return torch.zeros(2, 3, 1, 1)
+
+
+def filter_in_place(logits: Tensor, top_k: int, top_p: float) -> Tensor:
+    """What VAR does to the guided logits: top-k, then top-p from the least probable on, in the tensor itself."""
+    logits[logits < logits.topk(top_k).values[..., -1:]] = -math.inf
+    values, order = logits.sort(dim=-1)
+    drop = values.softmax(-1).cumsum(-1) <= 1.0 - top_p
+    drop[..., -1] = False
+    return logits.masked_fill_(torch.zeros_like(drop).scatter(-1, order, drop), -math.inf)
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "igg(2.0, cross=0.5) | ssg", "apg(2.0, momentum=-0.5) | family(0.3)"])
+def test_a_hand_written_loop_with_an_in_place_filter_draws_what_generate_draws(text: str) -> None:
+    wanted: list[Tensor] = []
+    sampler = Sampler(top_k=20, top_p=0.9)
+    generate(Recorded(), 3, text, sampler, seeds=[4, 5], on_step=lambda r: wanted.append(r.draw.tokens.flatten(1)))
+    guide, noise = Guide(text, PATCH_NUMS), SeededNoise([4, 5])
+    for k, (cond, uncond) in enumerate(golden()):
+        logits = filter_in_place(guide(cond, uncond, k), 20, 0.9)
+        spoil(cond, uncond)
+        gumbel = noise.gumbel(Step(k, 4, 0, Recorded.scales[k]), "token", logits.shape[1], 64)
+        assert torch.equal((logits + gumbel).argmax(-1), wanted[k]), k
+
+
+def test_with_cfg_the_filtered_logits_are_those_of_the_official_run() -> None:
+    guide, case = Guide("cfg(1.5)", PATCH_NUMS), load_file(GOLDEN)
+    for k, (cond, uncond) in enumerate(golden()):
+        filtered = filter_in_place(guide(cond, uncond, k), 20, 0.9)
+        torch.testing.assert_close(filtered, case[f"s{k}.logits_filtered"], atol=5e-4, rtol=0)
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -150,10 +224,9 @@ def test_the_toys_run_through_a_guide_equals_generate() -> None:
 def test_the_contract_suite_finds_faults() -> None:
     """Guidances that break one rule each; a suite that passes them would prove nothing."""
     from dataclasses import dataclass
-    from typing import Any, ClassVar
+    from typing import ClassVar
 
     from hguide.guidance import LinearMethod, Method, Predictor
-    from hguide.streams import Stream
 
     @dataclass(frozen=True)
     class InPlace(Method):
