@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from hguide.backends.checkpoints import read_metadata
+from hguide.backends.checkpoints import load_into, read_metadata, read_state_dict
 from hguide.backends.conv_autoencoder import AutoencoderConfig
 from hguide.backends.infinity.bits import MultiScaleBits, quantize
 from hguide.backends.infinity.files import described_schedule, described_tokenizer
@@ -25,7 +25,6 @@ from hguide.experiments.training.parts import weights_file
 from hguide.experiments.training.reconstruction import (
     ReconstructionConfig,
     ReconstructionTraining,
-    load_tokenizer_weights,
     train_tokenizer,
 )
 from hguide.grids import Grid
@@ -37,6 +36,7 @@ __all__ = [
     "load_bsq_tokenizer",
     "reconstruct_from_bits",
     "run",
+    "take_weights",
 ]
 
 FAMILY = "infinity-tokenizer"
@@ -47,6 +47,8 @@ REBUILT_AT_ONCE = 60
 @dataclass(frozen=True, kw_only=True)
 class BSQTokenizerTrainingConfig(ReconstructionConfig):
     """Options of the bitwise tokenizer's training; `latent_channels` is the number of bits of a position.
+
+    `init` takes a tokenizer or bundle of this family, or one of VAR ("landuse-var"): its encoder and decoder.
 
     Attributes:
         entropy_weight: weight of `entropy_penalty`; 0 leaves it out. Signs of what coarser scales left over come out
@@ -101,7 +103,7 @@ class BSQTokenizerTraining(ReconstructionTraining):
         torch.manual_seed(config.seed)
         network = InfinityTokenizer(config.network())
         if config.init:
-            load_tokenizer_weights(network, config.init)
+            take_weights(network, config.init)
         self.grids = config.schedule().grids
         self.start(network)
         self.register_buffer("ones", torch.full((len(self.grids), config.latent_channels), 0.5))
@@ -168,6 +170,48 @@ def reconstruct_from_bits(
     return torch.cat(parts)
 
 
+@torch.no_grad()
+def take_weights(network: InfinityTokenizer, given: str) -> None:
+    """Start from trained weights: all of a tokenizer of this family; encoder and decoder of one of VAR.
+
+    VAR has attention at the lowest resolution, which is left out, and 3x3 convolutions around the quantizer. These are
+    folded into the layers next to them as the sums of their kernels, which do the same to a map without detail: the
+    encoder's last W becomes S_q W, the decoder's first W S_p. With another number of channels than bits, both layers
+    keep their fresh weights.
+
+    Args:
+        network: to set.
+        given: file of a tokenizer or bundle, or a bundled name.
+
+    Raises:
+        CheckpointError: weights that do not fit.
+    """
+    state = read_state_dict(weights_file(given))
+    prefix = "tokenizer." if any(key.startswith("tokenizer.") for key in state) else ""
+    state = {key.removeprefix(prefix): value.float() for key, value in state.items() if key.startswith(prefix)}
+    if "quant_conv.weight" in state:
+        state = without_quantizer(state, network)
+    load_into(network, state)
+
+
+def without_quantizer(state: Mapping[str, Tensor], network: InfinityTokenizer) -> dict[str, Tensor]:
+    """A VAR tokenizer's encoder and decoder as this family has them; see `take_weights`."""
+    kept = {
+        key: value for key, value in state.items() if key.startswith(("encoder.", "decoder.")) and ".attn" not in key
+    }
+    if len(state["quant_conv.bias"]) != network.config.bits:
+        fresh = ("encoder.conv_out.", "decoder.conv_in.")
+        return kept | {key: value for key, value in network.state_dict().items() if key.startswith(fresh)}
+    before, after = state["quant_conv.weight"].sum((2, 3)), state["post_quant_conv.weight"].sum((2, 3))
+    last, first = kept["encoder.conv_out.weight"], kept["decoder.conv_in.weight"]
+    return kept | {
+        "encoder.conv_out.weight": torch.einsum("om,mihw->oihw", before, last),
+        "encoder.conv_out.bias": before @ kept["encoder.conv_out.bias"] + state["quant_conv.bias"],
+        "decoder.conv_in.weight": torch.einsum("omhw,mi->oihw", first, after),
+        "decoder.conv_in.bias": first.sum((2, 3)) @ state["post_quant_conv.bias"] + kept["decoder.conv_in.bias"],
+    }
+
+
 def run(config: BSQTokenizerTrainingConfig) -> Path:
     """Train (or resume) the tokenizer and write `tokenizer.safetensors` (float32, averaged weights).
 
@@ -196,7 +240,7 @@ def load_bsq_tokenizer(path: str | Path) -> TrainedTokenizer:
             "give the file that `hguide train infinity-tokenizer` wrote."
         )
     network = InfinityTokenizer(described_tokenizer(metadata))
-    load_tokenizer_weights(network, str(file))
+    take_weights(network, str(path))
     return TrainedTokenizer(
         network.eval().requires_grad_(False), described_schedule(metadata), tuple(metadata["classes"]), metadata
     )

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from made_bits import BITS, SIDES, small_bsq
 from made_scenes import CLASSES
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from hguide.backends.infinity.bits import codes_of, enlarge, quantize
 from hguide.errors import CheckpointError, ShapeError
@@ -133,13 +133,61 @@ def test_the_file_tells_shape_groups_and_grids(coded: Path, weights: Path) -> No
 
 
 def test_files_of_other_tokenizers_are_refused(tokenizer_file: Path, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
     with pytest.raises(CheckpointError, match="'var-tokenizer', not the tokenizer of an Infinity model"):
         load_bsq_tokenizer(tokenizer_file)
     save_file({"a": torch.zeros(1)}, tmp_path / "bare.safetensors")
     with pytest.raises(CheckpointError, match="carries no description of a tokenizer"):
         load_bsq_tokenizer(tmp_path / "bare.safetensors")
+
+
+def test_a_start_from_var_does_the_same_to_a_map_without_detail(coded: Path, tmp_path: Path) -> None:
+    """Against VAR's own encoder and decoder, its attention silenced: flat maps, away from the padded border."""
+    from made_scenes import small_tokenizer
+
+    from hguide.experiments.training.tokenizer import TokenizerTraining
+
+    shape = {"channels": 16, "groups": 4, "multipliers": (1, 1, 1), "latent_channels": BITS, "patch_nums": SIDES}
+    var = TokenizerTraining(small_tokenizer(coded, tmp_path / "var", **shape)).network.eval()
+    with torch.no_grad():
+        for name, weight in var.named_parameters():
+            if ".attn" in name and "proj_out" in name:
+                weight.zero_()
+    file = tmp_path / "var.safetensors"
+    save_file({f"tokenizer.{name}": value.contiguous() for name, value in var.state_dict().items()}, file)
+    started = BSQTokenizerTraining(small_bsq(coded, tmp_path / "bits", init=str(file))).network.eval()
+    flat = torch.tensor([0.3, -0.6, 0.1])[None, :, None, None].expand(1, 3, 256, 256)
+    with torch.no_grad():
+        theirs, ours = var.latent(flat), started.latent(flat)
+        assert theirs[..., 32, 32].abs().max() > 0.01
+        torch.testing.assert_close(ours[..., 24:40, 24:40], theirs[..., 24:40, 24:40], rtol=1e-4, atol=1e-4)
+        even = torch.tensor([0.5, -1.0, 0.25, 0.75])[None, :, None, None].expand(1, BITS, 64, 64)
+        theirs, ours = var.decoder.conv_in(var.post_quant_conv(even)), started.decoder.conv_in(even)
+        torch.testing.assert_close(ours[..., 2:-2, 2:-2], theirs[..., 2:-2, 2:-2], rtol=1e-4, atol=1e-4)
+        hidden = torch.randn(1, 16, 16, 16)
+        for level in (2, 1, 0):
+            torch.testing.assert_close(started.decoder.up[level](hidden), var.decoder.up[level](hidden))
+
+
+def test_a_start_from_var_with_other_channels_leaves_the_latent_layers_fresh(
+    coded: Path, weights: Path, tmp_path: Path
+) -> None:
+    from made_scenes import small_tokenizer
+
+    from hguide.experiments.training.tokenizer import TokenizerTraining
+
+    shape = {"channels": 16, "groups": 4, "multipliers": (1, 1, 1), "latent_channels": BITS + 1, "patch_nums": SIDES}
+    var = TokenizerTraining(small_tokenizer(coded, tmp_path / "var", **shape)).network.state_dict()
+    save_file({name: value.contiguous() for name, value in var.items()}, tmp_path / "var.safetensors")
+    fresh = BSQTokenizerTraining(small_bsq(coded, tmp_path / "fresh")).network.state_dict()
+    init = str(tmp_path / "var.safetensors")
+    started = BSQTokenizerTraining(small_bsq(coded, tmp_path / "bits", init=init)).network.state_dict()
+    for name, value in started.items():
+        latent = name.startswith(("encoder.conv_out", "decoder.conv_in"))
+        assert torch.equal(value, (fresh if latent else var)[name]), name
+    again = BSQTokenizerTraining(small_bsq(coded, tmp_path / "again", init=str(weights))).network.state_dict()
+    assert all(torch.equal(value, load_file(weights)[name]) for name, value in again.items())
+    with pytest.raises(CheckpointError, match="The weights do not fit the model"):
+        BSQTokenizerTraining(small_bsq(coded, tmp_path / "wide", init=init, channels=32))
 
 
 def test_scales_that_do_not_fit_the_crop_are_refused(coded: Path, tmp_path: Path) -> None:
