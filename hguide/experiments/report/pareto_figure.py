@@ -119,15 +119,23 @@ def _sweep_lines(axes: Any, results: Results, x: str, y: str) -> None:
 
 def _floor(axes: Any, results: Results, x: str, y: str) -> None:
     """What real images score, where that is near the cells; far away it would only squeeze them."""
-    for key, low_high, draw, place in (
-        (x, axes.get_xlim(), axes.axvline, {"rotation": 90, "va": "top"}),
-        (y, axes.get_ylim(), axes.axhline, {"va": "bottom", "ha": "left"}),
-    ):
-        value, (low, high) = results.floor.get(key), low_high
-        if value is None or not low - (high - low) <= value.estimate <= high + (high - low):
-            continue
-        draw(value.estimate, color=MUTED, linestyle=(0, (1, 2)), linewidth=1.2, label=f"floor of {key}")
-        horizontal = key == y
-        where = (0.01, value.estimate) if horizontal else (value.estimate, 0.99)
-        transform = axes.get_yaxis_transform() if horizontal else axes.get_xaxis_transform()
-        axes.text(*where, "real images", transform=transform, fontsize=7.5, color=MUTED, **place)
+    limits = {x: axes.get_xlim(), y: axes.get_ylim()}
+    near = {key: _near(results.floor.get(key), limits[key]) for key in (x, y)}
+    line = {"color": MUTED, "linestyle": (0, (1, 2)), "linewidth": 1.2}
+    text = {"s": "real images", "fontsize": 7.5, "color": MUTED, "va": "bottom"}
+    if near[x] is not None:
+        axes.axvline(near[x], **line, label=f"floor of {x}")
+        axes.text(near[x], 0.01, transform=axes.get_xaxis_transform(), rotation=90, **text)
+    if near[y] is not None:
+        axes.axhline(near[y], **line, label=f"floor of {y}")
+        # On the side away from the upright line and its label.
+        right = near[x] is not None and near[x] < sum(limits[x]) / 2
+        where, side = (0.99, "right") if right else (0.01, "left")
+        axes.text(where, near[y], transform=axes.get_yaxis_transform(), ha=side, **text)
+
+
+def _near(value: Estimate | None, limits: tuple[float, float]) -> float | None:
+    """A floor within one width of the axis beyond its ends."""
+    low, high = limits
+    within = value is not None and low - (high - low) <= value.estimate <= high + (high - low)
+    return value.estimate if value is not None and within else None
