@@ -59,7 +59,7 @@ def export(tokenizer: str | Path, generator: str | Path, out: str | Path, extra:
     """
     pictures, about_tokenizer = _tokenizer(weights_file(tokenizer))
     about = _description(Path(generator))
-    if about["tokenizer_hash"] != weights_hash(pictures):
+    if about["tokenizer_hash"] not in (weights_hash(pictures), about_tokenizer.get("same_tokens_as")):
         raise CheckpointError(
             f"{generator} was trained on tokens of another tokenizer than {tokenizer}: "
             "export the pair that belongs together."

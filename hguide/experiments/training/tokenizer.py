@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hguide.backends.conv_autoencoder import AutoencoderConfig
-from hguide.backends.var.tokenizer import TokenizerConfig, VARTokenizer
+from hguide.backends.var.tokenizer import TokenizerConfig, VARTokenizer, tokenizer_hash
+from hguide.errors import ConfigError
 from hguide.experiments.training.reconstruction import (
     ReconstructionConfig,
     ReconstructionTraining,
@@ -31,10 +32,12 @@ class TokenizerTrainingConfig(ReconstructionConfig):
     Attributes:
         vocabulary: number of codes.
         restart_steps: a code unused for about so many steps is set to a latent vector of the current batch.
+        decoder_only: leave the encoder and the codes as they are, so that generators of the same tokens stay valid.
     """
 
     vocabulary: int = 1024
     restart_steps: int = 100
+    decoder_only: bool = False
 
     def network(self) -> TokenizerConfig:
         """Shape of the tokenizer."""
@@ -62,6 +65,12 @@ class TokenizerTraining(ReconstructionTraining):
         torch.nn.init.normal_(network.quantize.embedding.weight, std=0.5)
         if config.init:
             load_tokenizer_weights(network, config.init)
+        if config.decoder_only:
+            if not config.init:
+                raise ConfigError("decoder_only trains the decoder of a tokenizer that is there: give it with init.")
+            network.requires_grad_(False)
+            network.post_quant_conv.requires_grad_(True)
+            network.decoder.requires_grad_(True)
         self.start(network)
         # Codes that come from elsewhere count as used until the crops say otherwise.
         self.register_buffer("usage", torch.full((config.vocabulary,), 1.0 if config.init else 0.0))
@@ -74,6 +83,8 @@ class TokenizerTraining(ReconstructionTraining):
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of one batch of crops."""
         target = self.batch(step)
+        if self.config.decoder_only:
+            return self._decoder_loss(target)
         f = self.network.latent(target * 2 - 1).float()
         tokens, latents = quantise(self.network, f)
         straight = f + (latents[-1] - f).detach()
@@ -83,6 +94,13 @@ class TokenizerTraining(ReconstructionTraining):
         loss, logged = self.total_loss(decoded, target, (codes, self.config.commitment * commitment))
         self._follow_usage(f.detach(), tokens, [latent.detach() for latent in latents], step)
         return loss, logged | {"codes": codes.detach(), "codes_used": (self.usage > 0.05).float().mean()}
+
+    def _decoder_loss(self, target: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of the pictures alone."""
+        with torch.no_grad():
+            latent = quantise(self.network, self.network.latent(target * 2 - 1).float())[1][-1]
+        decoded = self.network.decoder(self.network.post_quant_conv(latent)).float() * 0.5 + 0.5
+        return self.total_loss(decoded, target, ())
 
     @torch.no_grad()
     def _follow_usage(self, f: Tensor, tokens: list[Tensor], latents: list[Tensor], step: int) -> None:
@@ -135,8 +153,11 @@ def run(config: TokenizerTrainingConfig) -> Path:
     Returns:
         Path of the weights.
     """
-    about = {"family": "var-tokenizer", "tokenizer": asdict(config.network())}
-    return train_tokenizer(TokenizerTraining(config), about)
+    module = TokenizerTraining(config)
+    about: dict[str, Any] = {"family": "var-tokenizer", "tokenizer": asdict(config.network())}
+    if config.decoder_only:
+        about["same_tokens_as"] = tokenizer_hash(module.network)
+    return train_tokenizer(module, about)
 
 
 def load_tokenizer(path: str | Path) -> tuple[VARTokenizer, dict]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from made_scenes import CLASSES, small_tokenizer
 
-from hguide.errors import CheckpointError
+from hguide.errors import CheckpointError, ConfigError
 from hguide.experiments.features import load_features
 from hguide.experiments.training import data
 
@@ -47,6 +47,24 @@ def test_tokenizer_trains_and_leaves_metrics_pictures_and_weights(tokenizer_file
     line = json.loads((tokenizer_file.parent / "metrics.jsonl").read_text().splitlines()[-1])
     assert {"step", "loss", "codes_used", "test_psnr"} <= line.keys()
     assert list((tokenizer_file.parent / "pictures").glob("*.png"))
+
+
+def test_decoder_alone_keeps_the_tokens(coded: Path, tokenizer_file: Path, tmp_path: Path) -> None:
+    from hguide.backends.var.tokenizer import tokenizer_hash
+    from hguide.experiments.training.tokenizer import load_tokenizer, run
+
+    before, _ = load_tokenizer(tokenizer_file)
+    config = replace(small_tokenizer(coded, tmp_path), init=str(tokenizer_file), decoder_only=True)
+    after, metadata = load_tokenizer(run(config))
+    changed = {
+        name.split(".")[0]
+        for (name, old), new in zip(before.state_dict().items(), after.state_dict().values(), strict=True)
+        if not torch.equal(old, new)
+    }
+    assert changed == {"decoder", "post_quant_conv"}
+    assert metadata["same_tokens_as"] == tokenizer_hash(before) != tokenizer_hash(after)
+    with pytest.raises(ConfigError, match="give it with init"):
+        run(replace(config, init=None))
 
 
 def test_a_resumed_training_equals_an_unbroken_one(coded: Path, tokenizer_file: Path, tmp_path: Path) -> None:
