@@ -76,7 +76,7 @@ def test_keeping_everything_returns_the_reconstruction(tiny, picture, tmp_path):
         (["--box", "0,0,1"], "a box is four numbers"),
         (["--class", "forrest"], "unknown class 'forrest': did you mean 'forest'"),
         (["--class", "3"], "from 0 to 2, got 3"),
-        (["--inpaint", "--outpaint"], "not both"),
+        (["--inpaint", "--outpaint"], "not two"),
         (["--model", "toy"], "toy cannot edit pictures"),
     ],
 )

@@ -20,6 +20,7 @@ from hguide.backends.infinity.state import InfinityState
 from hguide.backends.infinity.tokenizer import InfinityTokenizer
 from hguide.backends.infinity.transformer import InfinityTransformer
 from hguide.backends.text import TextEncoder, text_conditions
+from hguide.backends.var.editing import Edit
 from hguide.backends.var.tokenizer import tokenizer_hash
 from hguide.errors import ConfigError, ShapeError
 from hguide.generator import Binary, Draw, ScaleGenerator, Serves
@@ -88,6 +89,7 @@ class Infinity(ScaleGenerator):
         self.cfg_layer = cfg_layer
         self.guidance_grid: GuidanceGrid = guidance_grid
         self.cross_attention_dtype = cross_attention_dtype
+        self.edit: Edit | None = None
         self._check()
         self._set_maps()
 
@@ -147,13 +149,14 @@ class Infinity(ScaleGenerator):
         """The same model, sharing its weights, with other options.
 
         Args:
-            **options: `schedule`, `text_encoder`, `cfg_layer`, `guidance_grid`, `cross_attention_dtype` or `name`; see
-                the class. What is not named stays.
+            **options: `schedule`, `text_encoder`, `cfg_layer`, `guidance_grid`, `cross_attention_dtype` or `name`, see
+                the class; `edit`, a `hguide.backends.var.Edit` whose kept bits stand in for drawn ones. What is not
+                named stays.
 
         Raises:
             ConfigError: an unknown option, or one that cannot work.
         """
-        known = ("schedule", "text_encoder", "cfg_layer", "guidance_grid", "cross_attention_dtype", "name")
+        known = ("schedule", "text_encoder", "cfg_layer", "guidance_grid", "cross_attention_dtype", "edit", "name")
         unknown = [option for option in options if option not in known]
         if unknown:
             raise ConfigError(f"{self.name}: no option {unknown[0]!r}; there are {', '.join(known)}.")
@@ -264,8 +267,9 @@ class Infinity(ScaleGenerator):
     def sample(
         self, state: InfinityState, step: Step, logits: Tensor, sampler: Sampler, weights: Mapping[Stream, float]
     ) -> Draw:
-        """Draw every bit on its own."""
-        return Draw(sampler.bits(logits, state.noise, step))
+        """Draw every bit on its own, or take it from the picture of an edit."""
+        bits = sampler.bits(logits, state.noise, step)
+        return Draw(bits if self.edit is None else self.edit.mix_bits(bits, step))
 
     def advance(self, state: InfinityState, step: Step, draw: Draw) -> None:
         """F += enlarge((2 bit - 1) / sqrt(d))."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,19 +17,21 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from hguide.backends.var import VAR
     from hguide.cli.settings import Settings
     from hguide.generator import ScaleGenerator
+    from hguide.sampling import Sampler
 
 HELP = """
-Edits a picture with a model that has an encoder (VAR): what lies in the box is made anew and the rest kept
-(--inpaint, the default), or the box is kept and the rest made anew (--outpaint). With --class the new part is of that
-class; the same as the picture's continues it, another one edits it. The picture is cut to its centre and resized to
-the model's size. Writes input.png, one PNG per seed, and sheet.png with all of them.
+Edits a picture with a model that has an encoder (VAR, HART, Infinity, VQ-Diffusion): what lies in the box is made anew
+and the rest kept (--inpaint, the default), or the box is kept and the rest made anew (--outpaint); or the first steps
+are the picture's and those after are drawn (--prefix). With --class the new part is of that class or prompt; the same
+as the picture's continues it, another one edits it. The picture is cut to its centre and resized to the model's size.
+Writes input.png, one PNG per seed, and sheet.png with all of them.
 """
 EXAMPLES = """
 hguide edit photo.jpg --box 0.25,0.25,0.75,0.75 --class forest --seeds 0-3
 hguide edit photo.jpg --box 0,0,1,0.5 --outpaint --class beach --guidance "cfg(2) | ssg(0.5)"
+hguide edit photo.jpg --prefix 4 --class harbor
 """
 
 
@@ -39,7 +42,10 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--box", type=str | list[float], default="0.25,0.25,0.75,0.75", help="y0,x0,y1,x1 in parts.")
     add_flag(parser, "inpaint", False, "make the box anew and keep the rest; so it is without --outpaint.")
     add_flag(parser, "outpaint", False, "keep the box and make the rest anew.")
-    parser.add_argument("--class", type=int | str | None, default=None, dest="label", help="of the new part; none.")
+    parser.add_argument("--prefix", type=int, default=0, help="no box: this many first steps are the picture's.")
+    parser.add_argument(
+        "--class", type=int | str | None, default=None, dest="label", help="of the new part, or a prompt; none."
+    )
     parser.add_argument("--guidance", type=str, default="cfg(3.0) | ssg(0.5)", help="text form; none for none.")
     parser.add_argument("--seeds", type=Listed, default="0-3", help="one edit each.")
     parser.add_argument("--out", type=str, default="edits", help="folder.")
@@ -56,8 +62,8 @@ def run(options: Any) -> None:
     from hguide.images import read_image, to_uint8, write_png
     from hguide.provenance import device_facts, model_hash, sampler_facts, versions
 
-    if options.inpaint and options.outpaint:
-        raise ConfigError("give --inpaint or --outpaint, not both.")
+    if (options.inpaint, options.outpaint, options.prefix != 0).count(True) > 1:
+        raise ConfigError("give one of --inpaint, --outpaint and --prefix, not two.")
     guidance, sampler, seeds, box = (
         parse(options.guidance),
         sampler_of(options),
@@ -89,7 +95,9 @@ def run(options: Any) -> None:
         device=device_facts(model.device),
         versions=versions(),
     )
-    kept = {"box": ",".join(f"{edge:g}" for edge in box), "edit": "outpaint" if options.outpaint else "inpaint"}
+    kept = {"edit": "complete", "prefix": str(options.prefix)}
+    if not options.prefix:
+        kept = {"box": ",".join(f"{edge:g}" for edge in box), "edit": "outpaint" if options.outpaint else "inpaint"}
     pixels, original = to_uint8(edited), to_uint8(image)
     for path, seed, each in zip(files, seeds, pixels, strict=True):
         chunks = replace(general, seed=seed).chunks()
@@ -112,37 +120,83 @@ def _box(options: Any) -> tuple[float, float, float, float]:
     return y0, x0, y1, x1
 
 
-def _editable(generator: ScaleGenerator) -> VAR:
-    from hguide.backends.var import VAR
-
-    if not isinstance(generator, VAR):
-        raise ConfigError(f"{generator.name} cannot edit pictures: that needs a VAR model.")
+def _editable(generator: ScaleGenerator) -> Any:
+    if not hasattr(generator, "edit"):
+        raise ConfigError(f"{generator.name} cannot edit pictures: that needs a model with an encoder of pictures.")
     return generator
 
 
-def _size(model: VAR) -> tuple[int, int]:
+def _size(model: Any) -> tuple[int, int]:
+    from hguide.backends.infinity import Infinity
+
+    if isinstance(model, Infinity):
+        return model.image_size
     stride = model.tokenizer.config.autoencoder.stride
     height, width = model.scales[-1].grid
     return height * stride, width * stride
 
 
+def _keeping(model: Any, image: Tensor, box: Any, outpaint: bool) -> ScaleGenerator:
+    """The model that keeps the picture inside or outside of the box."""
+    from hguide.backends.hart import HART, HybridEdit
+    from hguide.backends.var import Edit, box_mask
+
+    if isinstance(model, HART):
+        hybrid = model.encode_hybrid(image)
+        keep = box_mask(model.scales[-1].grid, box, inside=outpaint)
+        return model.with_options(edit=HybridEdit(hybrid.tokens, keep, hybrid.rest))
+    tokens = model.encode(image)
+    _, height, width = tokens[-1].shape[:3]
+    return model.with_options(edit=Edit(tokens, box_mask((height, width), box, inside=outpaint)))
+
+
+def _completing(
+    model: Any, image: Tensor, prefix: int, sampler: Sampler
+) -> tuple[ScaleGenerator, Callable[[int], Sampler]]:
+    """The model, and the sampler of so many samples, whose first steps are the picture's."""
+    from hguide.backends.vq_diffusion import Start, VQDiffusion
+    from hguide.sampling import Prefix
+
+    if not 1 <= prefix < model.count:
+        raise ConfigError(
+            f"{model.name} has {model.count} steps: --prefix is from 1 to {model.count - 1}, got {prefix}."
+        )
+    tokens = model.encode(image)[:prefix]
+    if isinstance(model, VQDiffusion):
+        # Its steps share one grid: what the picture has been through after so many of them is noise on its tokens.
+        total = model.denoiser.config.timesteps
+        left = max(total - round(prefix * total / model.count), 1)
+        return model.with_options(
+            start=Start(tokens[0], (left + 0.5) / total if left < total else 1.0)
+        ), lambda _: sampler
+
+    def forced(samples: int) -> Sampler:
+        repeated = [each.expand(samples, *each.shape[1:]) for each in tokens]
+        return Prefix(sampler.temperature, sampler.top_k, sampler.top_p, tokens=repeated)
+
+    return model, forced
+
+
 def _sample(
-    model: VAR, image: Tensor, box: Any, label: int, seeds: Any, guidance: Any, sampler: Any, options: Any
+    model: Any, image: Tensor, box: Any, label: Any, seeds: Any, guidance: Any, sampler: Sampler, options: Any
 ) -> Tensor:
     import torch
     from tqdm import tqdm
 
-    from hguide.backends.var import Edit, box_mask
     from hguide.cli.batches import batches, sample_batches
 
-    keep = box_mask(model.scales[-1].grid, box, inside=options.outpaint)
-    editing = model.with_options(edit=Edit(model.encode(image), keep))
+    sampler_for: Callable[[int], Sampler] = lambda _: sampler  # noqa: E731
+    if options.prefix:
+        editing, sampler_for = _completing(model, image, options.prefix, sampler)
+    else:
+        editing = _keeping(model, image, box, options.outpaint)
     parts = batches(editing, [(label, seed) for seed in seeds], options.batch_size, options.deterministic)
     found = []
     with tqdm(total=len(seeds), unit="image", desc=str(guidance), file=sys.stderr) as progress:
-        for batch in sample_batches(editing, parts, guidance, sampler):
+        for part in parts:
+            (batch,) = sample_batches(editing, [part], guidance, sampler_for(len(part)))
             found.append(batch.images.cpu())
-            progress.update(len(batch.pairs))
+            progress.update(len(part))
     return torch.cat(found)
 
 
@@ -153,6 +207,11 @@ def _sheet(
 
     from hguide.cli.sheet import Row, labelled_sheet
 
+    if "prefix" in kept:
+        row = Row(settings.name, (kept["edit"], settings.guidance), np.concatenate([original, pixels]))
+        columns = ["input", *(f"seed {seed}" for seed in seeds)]
+        note = f"first {kept['prefix']} steps of the input"
+        return labelled_sheet(f"{Path(settings.model).name}: completion", note, [row], columns)
     marked = original.copy()
     height, width = marked.shape[1:3]
     top, left = round(box[0] * height), round(box[1] * width)
