@@ -13,7 +13,7 @@ from hguide.grids import Step
 from hguide.guidance import Guidance
 from hguide.streams import COND
 
-__all__ = ["add_lenders", "lender_paths", "lenders_of"]
+__all__ = ["add_lenders", "asked_models", "lender_paths", "lenders_of"]
 
 
 def add_lenders(parser: Any) -> None:
@@ -68,7 +68,7 @@ def lenders_of(options: Any, generator: ScaleGenerator, guidances: Sequence[Guid
         CheckpointError: a lender that cannot be loaded; names it.
     """
     paths = lender_paths(options.models)
-    asked = {model for guidance in guidances for model in _asked(generator, guidance)}
+    asked = {model for guidance in guidances for model in asked_models(generator, guidance)}
     idle = [name for name in paths if name not in asked]
     if idle:
         raise ConfigError(
@@ -85,7 +85,7 @@ def _pair(entry: str) -> tuple[str, str]:
     return name, path
 
 
-def _asked(generator: ScaleGenerator, guidance: Guidance) -> set[str]:
+def asked_models(generator: ScaleGenerator, guidance: Guidance) -> set[str]:
     """The other models that a guidance asks for at any step."""
     steps = (Step(scale.index, generator.count, 0, scale) for scale in generator.scales)
     return {stream.model for step in steps for stream in guidance.asks(COND, step)} - {"main"}

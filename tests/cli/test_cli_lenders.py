@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
+from var_pair import write_pair
 
 import hguide
-from hguide.backends.conv_autoencoder import AutoencoderConfig
-from hguide.backends.var import VAR, TokenizerConfig, TransformerConfig, VARTokenizer, VARTransformer
-from hguide.backends.var.files import save
 from hguide.cli import main
 from hguide.cli.lenders import lender_paths
 from hguide.cli.settings import read_settings
@@ -20,29 +16,13 @@ from hguide.errors import ConfigError
 from hguide.images import read_png, to_uint8, write_png
 from hguide.provenance import model_hash
 
-SIDES = (1, 2, 3)
 GUIDANCE = "cfg(2) | autoguidance(1.5)"
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A model and a smaller one of the same tokenizer."""
-    folder = tmp_path_factory.mktemp("models")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        shape = TransformerConfig(
-            patch_nums=SIDES, depth=2, width=16, heads=2, classes=3, vocabulary=16, latent_channels=4
-        )
-        autoencoder = AutoencoderConfig(32, (1, 1), blocks=1, latent_channels=4)
-        tokenizer = VARTokenizer(TokenizerConfig(autoencoder, vocabulary=16, patch_nums=SIDES))
-        strong = VAR(VARTransformer(shape), tokenizer, name="strong")
-        weak = VAR(VARTransformer(replace(shape, depth=1)), tokenizer, name="weak")
-        for model in (strong, weak):
-            for parameter in [*model.transformer.parameters(), *model.tokenizer.parameters()]:
-                parameter.data.normal_(std=0.3)
-    for model in (strong, weak):
-        save(model, folder / f"{model.name}.safetensors")
-    return folder / "strong.safetensors", folder / "weak.safetensors"
+    return write_pair(tmp_path_factory.mktemp("models"))
 
 
 def sample(pair: tuple[Path, Path], out: Path, *arguments: str) -> int:

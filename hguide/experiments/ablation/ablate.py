@@ -110,7 +110,7 @@ def _work(setup: Setup, units: Sequence[Unit], store: Store, processes: Processe
 
     own = share(units, processes)
     same = processes.device.type == setup.models.device.type
-    models = setup.models if same else Models(processes.device, setup.models.dtype)
+    models = setup.models if same else Models(processes.device, setup.models.dtype, setup.models.options)
     waiting = "sampling" if processes.count == 1 else f"sampling on {processes.count} processes"
     with tqdm(total=len(own), unit="block", desc=waiting, file=sys.stderr, disable=processes.rank > 0) as progress:
         found = do_units(

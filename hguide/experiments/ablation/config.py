@@ -43,6 +43,8 @@ class Config:
         description: a paragraph, or empty.
         axes: axis -> values, as written; axes that were not given are missing.
         cells: those listed by themselves.
+        load: options of `hguide.load` for the models, for instance a text encoder.
+        models: lender -> model, for guidances that ask for streams of another model.
         negative: class or prompt in place of the null condition.
         classes: names or numbers, None for all of the model.
         prompts: for text models, in place of classes.
@@ -69,6 +71,8 @@ class Config:
     description: str
     axes: Mapping[str, tuple[Any, ...]]
     cells: tuple[ListedCell, ...]
+    load: Mapping[str, Any]
+    models: Mapping[str, str]
     negative: int | str | None
     classes: Any
     prompts: Any
@@ -146,6 +150,8 @@ class _Reader:
             description=self.text("description", ""),
             axes=self.axes(),
             cells=self.cells(),
+            load=_plain(self.take("load", {}, lambda value: isinstance(value, dict), "a mapping of options")),
+            models=self.models(),
             negative=self.take("negative", None, lambda value: isinstance(value, int | str), "a class or a prompt"),
             classes=self.take("classes", None, _is_listed, "names, numbers or a range"),
             prompts=self.take("prompts", None, _is_listed, "a list of texts, or a file"),
@@ -217,6 +223,15 @@ class _Reader:
                     ("measures", index), f"{key} needs repeat_features: the path of SqueezeNet's weights."
                 )
         return tuple(key for key in COLUMNS if key in asked)
+
+    def models(self) -> dict[str, str]:
+        asked = self.take("models", {}, lambda value: isinstance(value, dict), "a mapping of lenders, as weak: MODEL")
+        for name, path in asked.items():
+            if name == "main":
+                self.problems.add(("models", name), "'main' is a cell's own model; give its lenders other names.")
+            if not isinstance(path, str):
+                self.problems.add(("models", name), f"a lender is a name, file, folder or hub id, got {path!r}.")
+        return {str(name): path for name, path in asked.items() if isinstance(path, str)}
 
     def labels(self) -> tuple[str, ...] | Mapping[str, str]:
         value = self.value.get("labels")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -50,8 +51,8 @@ def estimate(setup: Setup, units: Sequence[Unit], store: Store, device: torch.de
         store: has timings of what was done.
         device: that samples.
     """
-    models = Models(device, setup.models.dtype)
-    timed: dict[tuple[str, int | None], float] = {}
+    models = Models(device, setup.models.dtype, setup.models.options)
+    timed: dict[tuple[Any, ...], float] = {}
     found = []
     for place, planned in enumerate(setup.cells):
         images = sum(map(len, setup.blocks))
@@ -75,14 +76,13 @@ def stored_seconds(store: Store, planned: PlannedCell, blocks: Sequence[tuple[in
     return sum(block.seconds for block in there) / sum(len(block.seeds) for block in there) if there else None
 
 
-def _timed(setup: Setup, planned: PlannedCell, models: Models, timed: dict[tuple[str, int | None], float]) -> float:
-    """Seconds per image of a few images; once per model and number of streams."""
-    key = planned.cell.model, planned.streams
+def _timed(setup: Setup, planned: PlannedCell, models: Models, timed: dict[tuple[Any, ...], float]) -> float:
+    """Seconds per image of a few images; once per model, lenders and number of streams."""
+    key = planned.cell.model, tuple(sorted(planned.lenders.values())), planned.streams
     if key not in timed:
         seeds = tuple(range(min(TIMED_IMAGES, setup.config.block)))
-        generator = models.get(planned.cell.model)
-        sample_block(generator, planned, seeds[:1], setup.config.deterministic)  # What is made once is made here.
-        timed[key] = sample_block(generator, planned, seeds, setup.config.deterministic).seconds / len(seeds)
+        sample_block(models, planned, seeds[:1], setup.config.deterministic)  # What is made once is made here.
+        timed[key] = sample_block(models, planned, seeds, setup.config.deterministic).seconds / len(seeds)
     return timed[key]
 
 

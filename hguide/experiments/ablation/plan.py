@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from hguide.errors import HGuideError
+from hguide.cli.lenders import asked_models
+from hguide.errors import CheckpointError, ConfigError, HGuideError
 from hguide.experiments.ablation.cells import Cell
 from hguide.experiments.ablation.config import Config
 from hguide.generate import plan
@@ -28,17 +29,20 @@ HASH_DIGITS = 12
 
 @dataclass(eq=False)
 class Models:
-    """Generators by name; one is in memory at a time, since cells of one model stand together.
+    """Generators by name; one and its lenders are in memory at a time, since cells of one model stand together.
 
     Attributes:
         device: where they compute.
         dtype: of the networks.
+        options: of `hguide.load` for the models, not for their lenders.
     """
 
     device: torch.device
     dtype: torch.dtype
+    options: Mapping[str, Any] = field(default_factory=dict)
     _name: str | None = None
     _generator: ScaleGenerator | None = None
+    _lenders: dict[str, ScaleGenerator] = field(default_factory=dict)
     _hashes: dict[str, str] = field(default_factory=dict)
 
     def get(self, name: str) -> ScaleGenerator:
@@ -48,17 +52,45 @@ class Models:
             CheckpointError: there is none of that name.
         """
         if self._name != name or self._generator is None:
-            from hguide.load import load
-
             self._generator = None
-            self._generator, self._name = load(name, device=self.device, dtype=self.dtype), name
+            self._lenders.clear()
+            self._generator, self._name = self._load(name, self.options), name
         return self._generator
 
-    def hash(self, name: str) -> str:
-        """Of its weights."""
+    def lenders(self, model: str, paths: Mapping[str, str]) -> dict[str, ScaleGenerator]:
+        """The lenders of a model, by the names that guidances use; one of the same path is the model itself.
+
+        Args:
+            model: that they lend to.
+            paths: name -> bundled name, file, folder or hub id.
+
+        Raises:
+            CheckpointError: one cannot be loaded; names it.
+        """
+        main = self.get(model)
+        for name, path in paths.items():
+            if path != model and path not in self._lenders:
+                try:
+                    self._lenders[path] = self._load(path, {})
+                except CheckpointError as error:
+                    raise CheckpointError(f"lender {name!r}: {error}") from error
+        return {name: main if path == model else self._lenders[path] for name, path in paths.items()}
+
+    def hash(self, name: str, generator: ScaleGenerator) -> str:
+        """Of the weights of the generator of that name."""
         if name not in self._hashes:
-            self._hashes[name] = model_hash(self.get(name))
+            self._hashes[name] = model_hash(generator)
         return self._hashes[name]
+
+    def _load(self, name: str, options: Mapping[str, Any]) -> ScaleGenerator:
+        from hguide.load import load
+
+        try:
+            return load(name, device=self.device, dtype=self.dtype, **options)
+        except TypeError as error:
+            if not options:
+                raise
+            raise ConfigError(f"options of load, {', '.join(options)}, do not fit it: {error}.") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +104,7 @@ class PlannedCell:
         model_hash: of the weights.
         conditions: seed s has conditions[s mod their number].
         class_names: of the model.
+        lenders: name -> path of the models that lend streams to its guidance.
         streams: the largest number of streams at a step; None where they are refused.
         error: why the cell cannot run, where that is known already.
         meanings: of the cell, and of those that proved to be the same once their models were loaded.
@@ -83,6 +116,7 @@ class PlannedCell:
     model_hash: str
     conditions: tuple[Any, ...]
     class_names: tuple[str, ...]
+    lenders: Mapping[str, str]
     streams: int | None
     error: str | None
     meanings: tuple[tuple[str, str, str], ...]
@@ -118,9 +152,16 @@ def plan_cells(config: Config, cells: Sequence[Cell], models: Models, device: st
         except HGuideError as error:
             config.problems.add(("classes" if config.prompts is None else "prompts",), f"{cell.model}: {error}")
             continue
+        asked = asked_models(generator, cell.guidance)
+        paths = {name: path for name, path in config.models.items() if name in asked}
+        try:
+            lenders = models.lenders(cell.model, paths)
+        except HGuideError as error:
+            config.problems.add(("models",), str(error))
+            continue
         facts = {
             "schema": SCHEMA,
-            "model_hash": models.hash(cell.model),
+            "model_hash": models.hash(cell.model, generator),
             "guidance": str(cell.guidance),
             "sampler": cell.sampler_facts,
             "conditions": list(given),
@@ -129,8 +170,12 @@ def plan_cells(config: Config, cells: Sequence[Cell], models: Models, device: st
             "deterministic": config.deterministic,
             "device": device,
         }
+        if config.load:
+            facts["load"] = dict(config.load)
+        if paths:
+            facts["models"] = {name: models.hash(path, lenders[name]) for name, path in sorted(paths.items())}
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:HASH_DIGITS]
-        streams, refusal = _served(generator, cell, config.negative)
+        streams, refusal = _served(generator, cell, config.negative, lenders)
         planned = PlannedCell(
             cell,
             digest,
@@ -138,13 +183,25 @@ def plan_cells(config: Config, cells: Sequence[Cell], models: Models, device: st
             str(facts["model_hash"]),
             given,
             tuple(generator.class_names),
+            paths,
             streams,
             refusal,
             (cell.meaning,),
         )
         twin = found.get(digest)
         found[digest] = planned if twin is None else replace(twin, meanings=(*twin.meanings, cell.meaning))
+    _check_idle(config, found.values())
     return tuple(found.values())
+
+
+def _check_idle(config: Config, cells: Collection[PlannedCell]) -> None:
+    """Lenders that no cell asks for: a name mistyped here or in a guidance."""
+    used = {name for planned in cells for name in planned.lenders}
+    for name in config.models:
+        if name not in used and cells:
+            config.problems.add(
+                ("models", name), f"no guidance asks for the lender {name!r}; autoguidance(model={name}) does."
+            )
 
 
 def _place(cell: Cell, axis: str) -> tuple[str | int, ...]:
@@ -152,12 +209,14 @@ def _place(cell: Cell, axis: str) -> tuple[str | int, ...]:
     return (*cell.place, axis) if cell.place[0] == "cells" else (axis,)
 
 
-def _served(generator: ScaleGenerator, cell: Cell, negative: Any) -> tuple[int | None, str | None]:
+def _served(
+    generator: ScaleGenerator, cell: Cell, negative: Any, lenders: Mapping[str, ScaleGenerator]
+) -> tuple[int | None, str | None]:
     """Streams per step, or why there is no first step."""
     try:
         if negative is not None:
             generator.conditions(negative, 1)
-        plan(generator, cell.guidance, negative=negative)
+        plan(generator, cell.guidance, negative=negative, models=lenders)
         steps = [Step(k, generator.count, 0, scale) for k, scale in enumerate(generator.scales)]
         size = generator.channels.size if isinstance(generator.channels, Categorical) else None
         free = isinstance(cell.sampler.temperature, EntropyTemperature) and size is not None

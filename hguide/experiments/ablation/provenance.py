@@ -56,11 +56,21 @@ def provenance(setup: Setup, command: str, processes: Processes, started: str) -
         },
         "features": {"name": landuse.name, "hash": landuse.hash},
         "repeat_features": None if repeat is None else {"name": repeat.name, "hash": repeat.hash},
+        **_lender_facts(setup),
         "processes": processes.count,
         "threads": torch.get_num_threads(),
         "started": started,
         "finished": now(),
     }
+
+
+def _lender_facts(setup: Setup) -> dict[str, Any]:
+    """Model and hash of each lender; nothing where there are none."""
+    hashes: dict[str, str] = {}
+    for planned in setup.cells:
+        hashes |= planned.facts.get("models", {})
+    named = {name: {"model": setup.config.models[name], "hash": found} for name, found in hashes.items()}
+    return {"lenders": named} if named else {}
 
 
 def classes_facts(planned: PlannedCell) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def prepare(path: str | Path, *, limit: int | None = None, device: str = "cpu") 
     if limit is not None and limit < 1:
         raise ConfigError(f"limit is at least 1, got {limit}.")
     # Planned on the CPU: only the processes that sample shall fill a device. A hash is that of the bytes.
-    models = Models(torch.device("cpu"), getattr(torch, config.dtype))
+    models = Models(torch.device("cpu"), getattr(torch, config.dtype), config.load)
     planned = plan_cells(config, cells, models, device)
     extractors, landuse = _extractors(config)
     reference = _reference(config, extractors)

@@ -17,7 +17,6 @@ from hguide.experiments.ablation.sealed import Sealed, read_sealed, remove_seale
 from hguide.experiments.ablation.store import Block, Store
 from hguide.experiments.extractors import Extractor
 from hguide.generate import generate
-from hguide.generator import ScaleGenerator
 from hguide.grids import Grid
 from hguide.images import to_uint8
 
@@ -133,11 +132,11 @@ def _images_hash(block: Block) -> str:
     return hashlib.sha256(block.images.tobytes()).hexdigest()
 
 
-def sample_block(generator: ScaleGenerator, planned: PlannedCell, seeds: tuple[int, ...], deterministic: bool) -> Block:
+def sample_block(models: Models, planned: PlannedCell, seeds: tuple[int, ...], deterministic: bool) -> Block:
     """Sample one block.
 
     Args:
-        generator: the cell's.
+        models: where the cell's generator and its lenders come from.
         planned: the cell.
         seeds: of the block.
         deterministic: one image per network call.
@@ -146,6 +145,8 @@ def sample_block(generator: ScaleGenerator, planned: PlannedCell, seeds: tuple[i
         HGuideError: what the run refuses.
         NumericalError: logits or images are not finite.
     """
+    generator = models.get(planned.cell.model)
+    lenders = models.lenders(planned.cell.model, planned.lenders)
     conditions = [planned.condition(seed) for seed in seeds]
     calls: list[int] = []
     device = generator.device
@@ -159,6 +160,7 @@ def sample_block(generator: ScaleGenerator, planned: PlannedCell, seeds: tuple[i
         planned.cell.sampler,
         seeds=seeds,
         negative=planned.facts["negative"],
+        models=lenders,
         deterministic=deterministic,
         on_step=lambda record: calls.append(len(record.draw.tokens)),
     ).cpu()
@@ -202,8 +204,7 @@ def do_units(
             planned = cells[unit.cell]
             try:
                 if unit.images:
-                    generator = models.get(planned.cell.model)
-                    block: Block | None = sample_block(generator, planned, unit.seeds, deterministic)
+                    block: Block | None = sample_block(models, planned, unit.seeds, deterministic)
                     assert block is not None
                     _check_size(block, size)
                     store.write_block(planned.hash, block)
