@@ -17,7 +17,7 @@ from hguide.backends.hub import OFFICIAL_FILES, fetch
 from hguide.backends.var.generator import VAR
 from hguide.backends.var.infer_config import infer_tokenizer_config, infer_transformer_config
 from hguide.backends.var.official_buffers import without_buffers
-from hguide.backends.var.tokenizer import TokenizerConfig, VARTokenizer
+from hguide.backends.var.tokenizer import TokenizerConfig, VARTokenizer, tokenizer_hash
 from hguide.backends.var.transformer import TransformerConfig, VARTransformer
 from hguide.errors import CheckpointError, ConfigError
 
@@ -44,7 +44,8 @@ def load(
     Args:
         source: hguide's single file; or the transformer's file, folder, official name or hub id.
         file: the transformer's file inside a folder or hub repository.
-        tokenizer: the tokenizer's file; by default the published one, beside the transformer or in its repository.
+        tokenizer: the tokenizer's file; by default the published one, beside the transformer or in its repository. For
+            a file of ours that holds a transformer alone, the file whose tokenizer it takes.
         revision: of the hub repository.
         patch_nums: the schedule, where the weights do not tell it.
         heads: number of heads, where the weights do not tell it.
@@ -59,7 +60,7 @@ def load(
     """
     path = fetch(source, file, revision)
     if path.suffix == ".safetensors" and "hguide" in read_metadata(path):
-        model = load_single(path)
+        model = load_single(path, tokenizer=tokenizer)
     else:
         other = tokenizer if tokenizer is not None else _tokenizer_beside(source, path)
         model = load_pair(path, fetch(other, None, revision), patch_nums=patch_nums, heads=heads)
@@ -68,21 +69,31 @@ def load(
     return model
 
 
-def load_single(path: Path, name: str | None = None) -> VAR:
-    """The model of a file that `save` wrote."""
+def load_single(path: Path, name: str | None = None, tokenizer: str | Path | None = None) -> VAR:
+    """The model of a file that `save` wrote.
+
+    Args:
+        path: of the file.
+        name: of the model; the file's own by default.
+        tokenizer: where the file holds a transformer alone, the file of ours with its tokenizer; by default that of
+            the model which it names, beside it.
+
+    Raises:
+        CheckpointError: no such file, another description, or a tokenizer that the transformer was not trained on.
+    """
     facts = _facts(path)
     state = {key: tensor.float() for key, tensor in read_state_dict(path).items()}
     try:
         transformer = VARTransformer(_transformer_config(facts["transformer"]))
-        tokenizer = VARTokenizer(_tokenizer_config(facts["tokenizer"]))
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: its description does not fit a VAR model: {error!r}.") from error
     stray = [key for key in state if not key.startswith((TRANSFORMER, TOKENIZER))]
     if stray:
         raise CheckpointError(f"{path}: entries of neither transformer nor tokenizer: {', '.join(stray[:5])}.")
     load_into(transformer, _part(state, TRANSFORMER))
-    load_into(tokenizer, _part(state, TOKENIZER))
-    return VAR(transformer, tokenizer, name=name or facts.get("name", path.stem), classes=facts.get("classes", ()))
+    shares = "tokenizer_of" in facts
+    pictures = _shared_tokenizer(path, facts, tokenizer) if shares else _tokenizer(path, facts, state)
+    return VAR(transformer, pictures, name=name or facts.get("name", path.stem), classes=facts.get("classes", ()))
 
 
 def load_pair(
@@ -103,7 +114,14 @@ def load_pair(
     return VAR(transformer, tokenizer, name=transformer_path.stem)
 
 
-def save(model: VAR, path: Path, *, dtype: torch.dtype = torch.float32, facts: Mapping[str, Any] | None = None) -> None:
+def save(
+    model: VAR,
+    path: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    facts: Mapping[str, Any] | None = None,
+    tokenizer_of: str | None = None,
+) -> None:
     """Write transformer, tokenizer and description into one safetensors file.
 
     Args:
@@ -111,8 +129,10 @@ def save(model: VAR, path: Path, *, dtype: torch.dtype = torch.float32, facts: M
         path: ends in `.safetensors`; replaced whole or not at all.
         dtype: of the stored weights.
         facts: more to describe it (training, source), stored beside the configuration.
+        tokenizer_of: name of a model with the same tokenizer: the file then holds the transformer alone and takes the
+            tokenizer from NAME.safetensors beside it.
     """
-    parts = ((TRANSFORMER, model.transformer), (TOKENIZER, model.tokenizer))
+    parts = [(TRANSFORMER, model.transformer), *([] if tokenizer_of else [(TOKENIZER, model.tokenizer)])]
     tensors = {
         prefix + key: value.to("cpu", dtype).contiguous()
         for prefix, module in parts
@@ -126,6 +146,8 @@ def save(model: VAR, path: Path, *, dtype: torch.dtype = torch.float32, facts: M
         "transformer": asdict(model.transformer.config),
         "tokenizer": asdict(model.tokenizer.config),
     }
+    if tokenizer_of:
+        description |= {"tokenizer_of": tokenizer_of, "tokenizer_hash": tokenizer_hash(model.tokenizer)}
     save_safetensors(path, tensors, {"hguide": json.dumps(description)})
 
 
@@ -148,6 +170,34 @@ def _tokenizer_config(facts: Mapping[str, Any]) -> TokenizerConfig:
     autoencoder = {**facts["autoencoder"], "multipliers": tuple(facts["autoencoder"]["multipliers"])}
     rest = {**facts, "patch_nums": tuple(facts["patch_nums"]), "autoencoder": AutoencoderConfig(**autoencoder)}
     return TokenizerConfig(**rest)
+
+
+def _tokenizer(path: Path, facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> VARTokenizer:
+    """The tokenizer of a file that holds one."""
+    try:
+        tokenizer = VARTokenizer(_tokenizer_config(facts["tokenizer"]))
+    except (KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(f"{path}: its description does not fit a VAR model: {error!r}.") from error
+    load_into(tokenizer, _part(state, TOKENIZER))
+    return tokenizer
+
+
+def _shared_tokenizer(path: Path, facts: Mapping[str, Any], given: str | Path | None) -> VARTokenizer:
+    """The tokenizer of another file of ours, for a file that holds a transformer alone."""
+    owner = facts["tokenizer_of"]
+    other = path.with_name(f"{owner}.safetensors") if given is None else Path(given).expanduser()
+    if not other.is_file():
+        raise CheckpointError(
+            f"{path} holds a transformer alone, with the tokenizer of {owner}, but there is no {other}: put that file "
+            "beside it, or pass tokenizer=PATH."
+        )
+    state = {key: tensor.float() for key, tensor in read_state_dict(other).items()}
+    tokenizer = _tokenizer(other, _facts(other), state)
+    if tokenizer_hash(tokenizer) != facts["tokenizer_hash"]:
+        raise CheckpointError(
+            f"{path} was trained on the tokenizer of another {owner} than {other}: its tokens mean other things."
+        )
+    return tokenizer
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ executed; the file appears whole or not at all.
 EXAMPLES = """
 hguide convert var_d16.pth var_d16.safetensors --tokenizer vae_ch160v4096z32.pth
 hguide convert var-d16 var_d16.safetensors --dtype float16
+hguide convert small.safetensors landuse-var-weak.safetensors --dtype float16 --tokenizer-of landuse-var
 """
 
 
@@ -24,6 +25,12 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("out", type=str, help="file to write; ends in .safetensors.")
     parser.add_argument("--tokenizer", type=str | None, default=None, help="its file; beside the source by default.")
     parser.add_argument("--dtype", type=Dtype, default="float32", help="of the stored weights.")
+    parser.add_argument(
+        "--tokenizer-of",
+        type=str | None,
+        default=None,
+        help="leave the tokenizer out: the file then takes that of NAME.safetensors beside it.",
+    )
     add_flag(parser, "overwrite", False, "replace the file.")
 
 
@@ -40,7 +47,8 @@ def run(options: Any) -> None:
     model = load(options.source, tokenizer=options.tokenizer)
     found = model_hash(model)
     facts = {"source": {"name": options.source, "hash": found, "versions": versions()}}
-    save(model, out, dtype=getattr(torch, options.dtype), facts={**_training(options.source), **facts})
+    about = {**_training(options.source), **facts}
+    save(model, out, dtype=getattr(torch, options.dtype), facts=about, tokenizer_of=options.tokenizer_of)
     size = f"{out.stat().st_size / 1e6:.1f} MB, {options.dtype}"
     print(f"{out}: {model.name}, {size}, hash of the source {found}")
 
