@@ -141,6 +141,10 @@ class ScaleGenerator(ABC):
         """Where the generator computes."""
         return torch.device("cpu")
 
+    def cache_bytes(self, streams: int) -> int | None:
+        """Memory of the keys and values of one sample in `streams` streams; None where none are kept."""
+        return None
+
     def conditions(self, condition: Any, samples: int) -> list[Any]:
         """One checked condition per sample.
 

@@ -8,7 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import entropy
 
+from hguide.backends.toy import ToyGenerator
 from hguide.errors import ConfigError
 from hguide.experiments.ablation.results import Comparison
 from hguide.experiments.paper.comparison import AGREES, OPPOSITE, UNDECIDED, verdicts
@@ -16,9 +19,12 @@ from hguide.experiments.paper.completion import complete, completion_difference,
 from hguide.experiments.paper.frequency import band_difference, band_interval, step_powers
 from hguide.experiments.paper.preset import PRESETS, read_preset
 from hguide.experiments.paper.run import PaperOptions, ablation_config, run_preset
+from hguide.experiments.paper.spread import QUANTITIES, spread_difference, spread_interval, step_spreads
+from hguide.generate import StepRecord, generate
 from hguide.guidance import parse
 from hguide.load import load
 from hguide.sampling import Sampler
+from hguide.streams import COND, UNCOND
 
 
 @pytest.mark.parametrize("published", [False, True])
@@ -32,7 +38,7 @@ def test_every_preset_parses_and_names_its_baseline(name: str, published: bool) 
         parse(row.guidance.format(strength=row.strength))
         for values in row.reported.values():
             assert set(values) <= set(preset.reported["columns"])
-    assert "2602.05534" in preset.source
+    assert {"ssg": "2602.05534", "igg": "2509.23876"}[name[:3]] in preset.source
 
 
 def test_parameters_are_filled_in_and_unknown_ones_refused() -> None:
@@ -138,3 +144,58 @@ def test_the_frequency_preset_writes_its_table(tmp_path) -> None:
     assert places == {"1x1 to 2x2", "2x2 to 3x3", "3x3 to 4x4", "4x4 to 5x5", "5x5 to 6x6", "6x6 to 8x8"}
     assert (tmp_path / "paper.md").read_text() == table.text()
     assert len(json.loads((tmp_path / "paper.json").read_text())["rows"]) == len(table.values)
+    assert "change above Nyquist" in (tmp_path / "figure.svg").read_text()
+
+
+def test_evenness_and_divergence_against_scipy() -> None:
+    """The raw and the scaled signal of one image at the last two steps, from its own logits."""
+    toy, records = ToyGenerator(), []
+    guidance = "igg(3.0)"
+    generate(toy, 1, guidance, seeds=[5], on_step=lambda record: records.append(record.keep()))
+    found = step_spreads(toy, [1, 1, 1], guidance, Sampler(), [4, 5, 6], batch=2)
+
+    def shares(record: StepRecord, scaled: bool) -> np.ndarray:
+        first = record.logits if scaled else record.predictions[COND]
+        peaks = (first - record.predictions[UNCOND])[0].double().amax(-1).clamp_min(0).numpy()
+        return peaks / peaks.sum()
+
+    for name, scaled in (("raw", False), ("scaled", True)):
+        before, last = (shares(record, scaled) for record in records[-2:])
+        even = entropy(before.ravel()) / np.log(before.size)
+        assert float(found.values[f"evenness, {name}"][1, 3]) == pytest.approx(even, abs=1e-5)
+        # 5x5 and 8x8 have no common cells: both are spread over 40x40.
+        wide = np.kron(before, np.ones((8, 8))).reshape(8, 5, 8, 5).sum((1, 3))
+        apart = jensenshannon((wide / wide.sum()).ravel(), last.ravel(), base=2) ** 2
+        assert float(found.values[f"divergence from the step before, {name}"][1, 4]) == pytest.approx(apart, abs=1e-5)
+        assert found.values[f"divergence from the last step, {name}"][:, 4].abs().max() < 1e-12
+        assert found.values[f"evenness, {name}"][:, 0].isnan().all()  # one token
+    whole = spread_interval(found, QUANTITIES[0], None, replicates=10)
+    tokens = np.array([scale.tokens for scale in toy.scales], float)[1:]
+    rows = found.values[QUANTITIES[0]][:, 1:].numpy()
+    assert whole.estimate == pytest.approx(float((rows @ tokens / tokens.sum()).mean()))
+    assert spread_difference(found, found, QUANTITIES[0], 3, replicates=10).estimate == 0.0
+
+
+def test_cfgs_scaled_signal_has_the_evenness_of_the_raw_one() -> None:
+    found = step_spreads(ToyGenerator(), [1, 2], "cfg(3.0)", Sampler(), [4, 5]).values
+    torch.testing.assert_close(found["evenness, raw"][:, 1:], found["evenness, scaled"][:, 1:], atol=1e-5, rtol=0)
+    with pytest.raises(ConfigError, match="parts of maps.*hguide trace"):
+        step_spreads(ToyGenerator(calls=2), [1], "cfg(3.0)", Sampler(), [4])
+
+
+def test_the_evenness_preset_writes_table_and_figure(tmp_path) -> None:
+    table = run_preset(
+        PaperOptions("igg-evenness", "landuse-var", tmp_path, seeds="0-1", replicates=2), lambda line: None
+    )
+    assert {quantity for _, _, quantity, _, _ in table.values} == set(QUANTITIES)
+    assert table.whole in {place for place, *_ in table.values}
+    assert "8x8" in (tmp_path / "paper.md").read_text()
+    assert "divergence from the last step, scaled" in (tmp_path / "figure.svg").read_text()
+
+
+def test_igg_scores_are_two_sweeps_of_one_strength(tmp_path) -> None:
+    config = ablation_config(read_preset("igg-scores"), PaperOptions("igg-scores", "landuse-var", tmp_path))
+    cells = config["cells"][1:]
+    assert [cell["strength"] for cell in cells] == [0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0] * 2
+    assert {cell["guidance"] for cell in cells} == {"cfg({strength})", "igg({strength})"}
+    assert cells[-1]["label"] == "IGG 5"

@@ -45,14 +45,15 @@ class BlockModulation:
     text_mask: Bool[Tensor, "rows 1 1 n"]
     text_rounded_to: torch.dtype | None = None
 
-    def keep(self, rows: int) -> BlockModulation:
-        """The first `rows` rows, as views."""
+    def part(self, first: int, stop: int) -> BlockModulation:
+        """The rows from `first` to before `stop`, as views."""
+        rows = slice(first, stop)
         return replace(
             self,
-            vectors=self.vectors[:, :rows],
-            text_keys=self.text_keys[:rows],
-            text_values=self.text_values[:rows],
-            text_mask=self.text_mask[:rows],
+            vectors=self.vectors[:, rows],
+            text_keys=self.text_keys[rows],
+            text_values=self.text_values[rows],
+            text_mask=self.text_mask[rows],
         )
 
 

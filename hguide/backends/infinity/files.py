@@ -44,6 +44,7 @@ def load(
     size: str | None = None,
     aspect: float = 1.0,
     schedule: ScaleSchedule | None = None,
+    cfg_layer: int | None = None,
     level_every_chunk: bool = False,
     rope_mode: int = 2,
     device: torch.device | str = "cpu",
@@ -63,6 +64,8 @@ def load(
             size each, which is the default: "0.25M" for files named 512x512, else "1M".
         aspect: height over width; the nearest published ratio is taken.
         schedule: the grids, in place of `size` and `aspect`.
+        cfg_layer: -m mixes the hidden states after block depth - m by the guidance's linear weights, in place of the
+            logits; see `Infinity`.
         level_every_chunk: not told by the weights; no released model has it.
         rope_mode: not told by the weights; 2 in released models.
         device: where the model computes.
@@ -98,6 +101,8 @@ def load(
     model.tokenizer.to(device)
     if isinstance(model.text_encoder, TinyTextEncoder):
         model.text_encoder.to(device)
+    if cfg_layer is not None:
+        model = model.with_options(cfg_layer=cfg_layer)
     encoder = _text_encoder(text_encoder, cache, device)
     return model if encoder is None else model.with_options(text_encoder=encoder)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +14,7 @@ from torch import Tensor
 from hguide.backends.cache import KeyValueCache
 from hguide.backends.infinity.bits import codes_of, enlarge, gather_patches, next_map, spread_patches
 from hguide.backends.infinity.conditions import named_classes, rows_of_text
+from hguide.backends.infinity.forward import forward_streams
 from hguide.backends.infinity.layer_cfg import check_layer, mix_after
 from hguide.backends.infinity.scale_schedule import ScaleSchedule
 from hguide.backends.infinity.state import InfinityState
@@ -21,6 +22,7 @@ from hguide.backends.infinity.tokenizer import InfinityTokenizer
 from hguide.backends.infinity.transformer import InfinityTransformer
 from hguide.backends.text import TextEncoder, text_conditions
 from hguide.backends.var.editing import Edit
+from hguide.backends.var.perturbation import check_options
 from hguide.backends.var.tokenizer import tokenizer_hash
 from hguide.errors import ConfigError, ShapeError
 from hguide.generator import Binary, Draw, ScaleGenerator, Serves
@@ -33,6 +35,9 @@ __all__ = ["GuidanceGrid", "Infinity", "InfinityState"]
 
 DECODED_AT_ONCE = 2**20  # pixels
 
+PERTURBATIONS = frozenset({"pag", "slg", "seg"})
+"""Not "soft": values weighted by the probability of their token, which independent bits don't have."""
+
 GuidanceGrid = Literal["transformer", "tokenizer"]
 """The grid on which guidance sees the bits of a model with patches."""
 
@@ -42,7 +47,8 @@ class Infinity(ScaleGenerator):
 
     Logits are the bit differences l1 - l0. A condition is a prompt, a `TextEmbedding`, or a class number where the
     model has classes. The null stream is the learnt unconditional text, as long as the prompt; a negative prompt, one
-    for all samples or one for each, takes its place.
+    for all samples or one for each, takes its place. Corrupted prefixes are served without `cfg_layer` alone, since
+    a layer that mixes streams leaves none of them a past of its own.
 
     Args:
         transformer: predicts the bits of each scale; in evaluation mode.
@@ -63,8 +69,6 @@ class Infinity(ScaleGenerator):
     Raises:
         ConfigError: parts that were not trained together, or options that cannot work; all at once.
     """
-
-    serves: ClassVar[Serves] = Serves(null=True)
 
     def __init__(
         self,
@@ -120,6 +124,12 @@ class Infinity(ScaleGenerator):
         self.channels = Binary(config.bits if spread else config.token_bits)
 
     @property
+    def serves(self) -> Serves:  # type: ignore[override]
+        """Null and perturbed streams; corrupted prefixes unless a layer mixes the streams. Layers are blocks."""
+        depth = self.transformer.config.depth
+        return Serves(null=True, corruption=self.cfg_layer is None, perturbations=PERTURBATIONS, layers=depth)
+
+    @property
     def _spreads(self) -> bool:
         return self.transformer.config.patchify and self.guidance_grid == "tokenizer"
 
@@ -144,6 +154,12 @@ class Infinity(ScaleGenerator):
     def device(self) -> torch.device:
         """Where the transformer lies."""
         return self.transformer.head.weight.device
+
+    def cache_bytes(self, streams: int) -> int:
+        """Keys and values of every block for the tokens of all scales."""
+        config = self.transformer.config
+        tokens = config.depth * config.heads * sum(self.schedule.lengths) * config.head_dim
+        return 2 * streams * tokens * self.transformer.compute_dtype.itemsize
 
     def with_options(self, **options: Any) -> Infinity:
         """The same model, sharing its weights, with other options.
@@ -186,9 +202,14 @@ class Infinity(ScaleGenerator):
 
         Raises:
             ConfigError: a text that the model cannot take.
+            StreamError: a perturbed stream with options that its kind does not have.
         """
         config, b = self.transformer.config, len(condition)
-        live = sorted(streams, key=lambda stream: -streams[stream])
+        # Streams of one prefix lie together, so that it is rewritten in one pass.
+        live = sorted(streams, key=lambda s: (-streams[s], s.prefix != "sampled", str(s.prefix)))
+        for stream in live:
+            if stream.perturb is not None:
+                check_options(stream.perturb)
         given = self._texts(condition)
         null = [self.transformer.null_text(text.shape[0]) for text in given]
         if negative is not None:
@@ -230,15 +251,9 @@ class Infinity(ScaleGenerator):
         state.drop_unused(step.index)
         depth, b = self.transformer.config.depth, state.samples
         mix = mix_after(self.cfg_layer, depth, state.streams, b, weights)
-        start, length = self.schedule.starts[step.index], self.schedule.lengths[step.index]
-        hidden = self.transformer.forward_blocks(
-            self._input(state, step.index),
-            torch.full((length,), step.index, device=self.device),
-            state.rope[:, start : start + length],
-            state.modulation,
-            state.cache,
-            mix,
-        )
+        if 0 < step.index == len(state.maps) + 1:
+            state.maps.append(self._input(state, step.index))
+        hidden = forward_streams(self.transformer, self.schedule, state, step, mix)
         places = [state.streams.index(stream) for stream in ((COND,) if mix is not None else streams)]
         rows = torch.cat([torch.arange(place * b, (place + 1) * b) for place in places]).to(hidden.device)
         logits = self.transformer.forward_head(hidden, state.modulation, rows)
@@ -248,13 +263,10 @@ class Infinity(ScaleGenerator):
             return dict(zip(streams, maps, strict=True))
         return {stream: maps[0].clone() for stream in streams}
 
-    def _input(self, state: InfinityState, k: int) -> Float[Tensor, "rows l c"]:
-        """Input of scale k for all live rows."""
-        if k == 0:
-            return state.modulation.start.expand(-1, self.schedule.lengths[0], -1)
+    def _input(self, state: InfinityState, k: int) -> Float[Tensor, "b l c"]:
+        """What the input of scale k is made of: the sum of the codes so far on its grid."""
         maps = next_map(state.latent, self.tokenizer_grids[k]).permute(0, 2, 3, 1)
-        tokens = (gather_patches(maps) if self.transformer.config.patchify else maps).flatten(1, 2)
-        return self.transformer.embed(tokens).repeat(len(state.streams), 1, 1)
+        return (gather_patches(maps) if self.transformer.config.patchify else maps).flatten(1, 2)
 
     def _shown(self, maps: Float[Tensor, "b h w c"]) -> Float[Tensor, "b gh gw gc"]:
         """Maps of the transformer as guidance sees them."""

@@ -51,7 +51,7 @@ def mix_after(
     if layer is None or len(used) < 2:
         return None
 
-    def on_block(block: int, x: Tensor) -> Tensor:
+    def on_block(block: int, before: Tensor, x: Tensor) -> Tensor:
         if block != depth + layer:
             return x
         parts = x.unflatten(0, (len(live), samples))

@@ -63,12 +63,14 @@ def rope_table(
     return torch.cat([part.flatten(1, 2) for part in parts], dim=1)
 
 
-def rotate(x: Float[Tensor, "rows heads l d"], table: Float[Tensor, "two l half"]) -> Float[Tensor, "rows heads l d"]:
+def rotate(
+    x: Float[Tensor, "rows heads l d"], table: Float[Tensor, "two *rows l half"]
+) -> Float[Tensor, "rows heads l d"]:
     """Turn the channel pairs (2j, 2j+1) by angle j: (x0 cos - x1 sin, x0 sin + x1 cos).
 
     Args:
         x: queries or keys.
-        table: of the same tokens, from `rope_table`.
+        table: of the same tokens, from `rope_table`; or `(2, rows, 1, l, half)`, one for each row.
 
     Returns:
         New values, in the wider of the two types.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -28,6 +28,7 @@ class InfinityState:
         noise: of the run.
         latent: sum of the enlarged codes so far, `(b, d, H, W)`.
         index: next step.
+        maps: bits that the input of each scale from 1 on was made of, `(b, l, token bits)`.
     """
 
     samples: int
@@ -39,6 +40,7 @@ class InfinityState:
     noise: Noise
     latent: Tensor
     index: int = 0
+    maps: list[Tensor] = field(default_factory=list)
 
     def drop_unused(self, index: int) -> None:
         """Free the streams whose last use lies before step `index`."""

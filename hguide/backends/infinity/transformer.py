@@ -18,13 +18,13 @@ from hguide.backends.infinity.scale_schedule import ScaleSchedule
 from hguide.backends.infinity.text_pooling import PaddedText, TextPooling, pad
 from hguide.backends.infinity.transformer_config import TransformerConfig
 from hguide.backends.var.attention import attend
-from hguide.backends.var.transformer import block_causal_mask, scale_of_token
+from hguide.backends.var.transformer import LayerAttend, block_causal_mask, scale_of_token
 from hguide.errors import ShapeError
 
 __all__ = ["InfinityTransformer", "Modulation", "OnBlock"]
 
-OnBlock = Callable[[int, Tensor], Tensor]
-"""`(block, its output) -> what goes on`, each `(rows, l, C)`."""
+OnBlock = Callable[[int, Tensor, Tensor], Tensor]
+"""`(block, its input, its output) -> what goes on`, each `(rows, l, C)`."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,17 @@ class Modulation:
         """
         if not 0 <= rows <= self.rows:
             raise ShapeError(f"cannot keep {rows} rows: {self.rows} are there.")
-        blocks = tuple(block.keep(rows) for block in self.blocks)
+        return self.part(0, rows)
+
+    def part(self, first: int, stop: int) -> Modulation:
+        """The rows from `first` to before `stop`, as views."""
+        rows = slice(first, stop)
         return replace(
             self,
-            start=self.start[:rows],
-            blocks=blocks,
-            head_gain=self.head_gain[:rows],
-            head_shift=self.head_shift[:rows],
+            start=self.start[rows],
+            blocks=tuple(block.part(first, stop) for block in self.blocks),
+            head_gain=self.head_gain[rows],
+            head_shift=self.head_shift[rows],
         )
 
 
@@ -175,20 +179,22 @@ class InfinityTransformer(nn.Module):
         self,
         x: Float[Tensor, "rows l c"],
         level: Int[Tensor, " l"],
-        rope: Float[Tensor, "two l half"],
+        rope: Float[Tensor, "two *rows l half"],
         modulation: Modulation,
         cache: KeyValueCache,
         on_block: OnBlock | None = None,
+        layer_attend: LayerAttend | None = None,
     ) -> Float[Tensor, "rows l c"]:
         """All blocks on the new tokens, which see each other and all of the cache; then the cache moves on.
 
         Args:
             x: input of the step, without level embedding.
             level: scale of each new token.
-            rope: rotation of the new tokens.
+            rope: rotation of the new tokens; `(2, rows, 1, l, half)` where it differs between rows.
             modulation: of the same rows.
             cache: of the run, one layer per block.
-            on_block: sees each block's output and decides what goes on.
+            on_block: sees each block's input and output and decides what goes on.
+            layer_attend: takes the place of softmax attention (perturbed streams).
 
         Returns:
             Output of the last block.
@@ -201,7 +207,7 @@ class InfinityTransformer(nn.Module):
                 f"{x.shape[0]} rows of tokens, {modulation.rows} of modulation, {cache.rows} of cache must be equal, "
                 f"and the cache's {cache.layers} layers the {self.config.depth} blocks."
             )
-        x = self._run(x, level, modulation, lambda j: _cached(cache, j, rope), on_block)
+        x = self._run(x, level, modulation, lambda j: _cached(cache, j, rope, layer_attend), on_block)
         cache.advance(x.shape[1])
         return x
 
@@ -270,15 +276,17 @@ class InfinityTransformer(nn.Module):
         for j, (block, constants) in enumerate(zip(self.blocks, modulation.blocks, strict=True)):
             if j in starts:
                 x = x + self.lvl_embed(level)
-            x = block(x, constants, attends(j))
-            if on_block is not None:
-                x = on_block(j, x)
+            new = block(x, constants, attends(j))
+            x = new if on_block is None else on_block(j, x, new)
         return x
 
 
-def _cached(cache: KeyValueCache, layer: int, rope: Tensor) -> Attend:
+def _cached(cache: KeyValueCache, layer: int, rope: Tensor, layer_attend: LayerAttend | None) -> Attend:
     def attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         keys, values = cache.append(layer, rotate(keys, rope), values)
-        return attend(rotate(queries, rope), keys, values, 1.0)
+        turned = rotate(queries, rope)
+        if layer_attend is not None:
+            return layer_attend(layer, turned, keys, values, 1.0)
+        return attend(turned, keys, values, 1.0)
 
     return attention

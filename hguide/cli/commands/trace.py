@@ -42,9 +42,9 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--out", type=str, default="hguide-trace", help="folder; an earlier trace gives way.")
     parser.add_argument(
         "--signal",
-        type=Literal["added", "contrast"],
+        type=Literal["added", "contrast", "scaled"],
         default="added",
-        help="guided less given logits, or given less null ones.",
+        help="guided less given logits, given less null, or guided less null ones.",
     )
     parser.add_argument(
         "--gauge",
@@ -70,6 +70,7 @@ def run(options: Any) -> None:
     from hguide.cli import lists
     from hguide.cli.lenders import lenders_of
     from hguide.cli.options import load_model, sampler_of, writable_folder
+    from hguide.cost import cost
     from hguide.generate import plan
     from hguide.guidance import parse
 
@@ -84,6 +85,7 @@ def run(options: Any) -> None:
     samples = _samples(generator, pairs, guidance, sampler, models, looked_at, options)
     out.mkdir(parents=True, exist_ok=True)
     written = _write(out, generator, pairs, samples, guidance, sampler, models, looked_at, options)
+    print(f"{cost(generator, guidance, models=models)}\n")
     print(_table(samples))
     print(_remark(samples, guidance, looked_at))
     print("\n".join(map(str, written)))
@@ -147,11 +149,15 @@ def _write(
     looked_at: TraceOptions,
     options: Any,
 ) -> list[Path]:
+    from dataclasses import asdict
+
     from hguide.cli.lists import class_name
+    from hguide.cost import cost
     from hguide.experiments.trace.curves import curves_figure
     from hguide.experiments.trace.document import document, text
     from hguide.experiments.trace.figure_style import write_figure
     from hguide.experiments.trace.heat_maps import heat_figure
+    from hguide.experiments.trace.signal import SIGNALS
     from hguide.experiments.trace.summary import summarise
     from hguide.images import write_bytes
     from hguide.provenance import device_facts, model_hash, sampler_facts, versions
@@ -161,6 +167,7 @@ def _write(
         "model": {"name": options.model, "hash": model_hash(generator), "dtype": options.dtype},
         "lenders": {name: model_hash(lender) for name, lender in models.items()},
         "guidance": str(guidance),
+        "cost": asdict(cost(generator, guidance, models=models)),
         "sampler": sampler_facts(sampler),
         "negative": options.negative,
         "deterministic": options.deterministic,
@@ -175,8 +182,9 @@ def _write(
     spread = f"mean over {many}; shaded from the 10 % to the 90 % quantile" if len(pairs) > 1 else many
     curves = curves_figure(summarise(samples), looked_at, generator.channels, title, spread)
     names = [f"{label['name']}, seed {label['seed']}" for label in labels]
-    what = "guided less given logits" if looked_at.signal == "added" else "given less null logits"
-    heat = heat_figure(samples, names, title, f"size |n| of {what} at each token; each map has its own range")
+    heat = heat_figure(
+        samples, names, title, f"size |n| of {SIGNALS[looked_at.signal]} at each token; each map has its own range"
+    )
     return [file, *write_figure(curves, out / "curves"), *(write_figure(heat, out / "heat") if heat else [])]
 
 
@@ -184,7 +192,7 @@ def _remark(samples: Sequence[Sequence[StepRow]], guidance: Guidance, looked_at:
     """What the reader should know about what is missing."""
     if any(row.strength for rows in samples for row in rows):
         return ""
-    if looked_at.signal == "contrast":
+    if looked_at.signal != "added":
         return f"\n{guidance} never asks for the null stream: no contrast to show, and no heat maps.\n"
     return f"\n{guidance} adds nothing to the logits: no evenness, divergence or heat maps to show.\n"
 

@@ -1,4 +1,4 @@
-"""The figures of the papers that are no ablation: frequencies step by step, and completion."""
+"""The figures of the papers that are no ablation: frequencies, evenness and divergence by step, and completion."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from hguide.experiments.measures.bootstrap import Interval
 from hguide.experiments.paper.completion import Completions, complete, completion_difference, completion_interval
 from hguide.experiments.paper.frequency import StepPowers, band_difference, band_interval, step_powers
 from hguide.experiments.paper.preset import Preset, Row
+from hguide.experiments.paper.spread import QUANTITIES, StepSpreads, spread_difference, spread_interval, step_spreads
 from hguide.images import write_bytes
 from hguide.sampling import Sampler
 
@@ -38,6 +39,7 @@ class AnalysisTable:
         first: head of the first column.
         values: (place in the first column, row label, quantity, interval, paired difference or None).
         note: on what was measured.
+        whole: place in the first column that stands for all others, if there is one.
     """
 
     preset: Preset
@@ -45,6 +47,7 @@ class AnalysisTable:
     first: str
     values: tuple[tuple[str, str, str, Interval, Interval | None], ...]
     note: str
+    whole: str = ""
     ok: bool = True
 
     def text(self) -> str:
@@ -73,20 +76,26 @@ class AnalysisTable:
 
 
 def run_analysis(preset: Preset, options: PaperOptions, note: Callable[[str], None]) -> AnalysisTable:
-    """Run the analysis of a preset and write paper.md and paper.json.
+    """Run the analysis of a preset and write paper.md, paper.json, and the figure as PNG and SVG.
 
     Raises:
         ConfigError: several processes, or completion without pictures.
     """
+    from hguide.experiments.paper.analysis_figure import analysis_figure
+    from hguide.experiments.trace.figure_style import write_figure
     from hguide.load import load
 
     if options.devices * options.num_nodes > 1:
         raise ConfigError(f"{preset.name} runs in one process, got {options.devices} x {options.num_nodes}.")
     generator = load(options.model, device=options.device)
-    table = (_frequency if preset.kind == "frequency" else _completion)(preset, generator, options)
+    table = {"frequency": _frequency, "completion": _completion, "spread": _spread}[preset.kind](
+        preset, generator, options
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     write_bytes(options.out / "paper.md", table.text().encode())
     write_bytes(options.out / "paper.json", (json.dumps(table.json(), indent=1) + "\n").encode())
+    for path in write_figure(analysis_figure(table), options.out / "figure"):
+        note(str(path))
     return table
 
 
@@ -130,6 +139,37 @@ def _frequency(preset: Preset, generator: ScaleGenerator, options: PaperOptions)
         f"at and below, or above, the Nyquist frequency of the earlier grid; {len(chosen)} seeds, bootstrap over seeds."
     )
     return AnalysisTable(preset, options.model, "step", tuple(values), text)
+
+
+def _spread(preset: Preset, generator: ScaleGenerator, options: PaperOptions) -> AnalysisTable:
+    from hguide.cli.lists import conditions, seeds
+
+    chosen, given = seeds(options.seeds), conditions(generator, None, None)
+    labels = [given[seed % len(given)] for seed in chosen]
+    found: dict[str, StepSpreads] = {}
+    with _progress(preset.rows, len(chosen)) as bar:
+        for row in preset.rows:
+            sampler = Sampler(temperature=row.temperature, **preset.sampler)
+            found[row.label] = step_spreads(generator, labels, row.guidance, sampler, chosen, progress=bar.update)
+    whole, values, baseline = "all steps, by tokens", [], found[preset.baseline]
+    for step in (*range(generator.count), None):
+        place = whole if step is None else "{}x{}".format(*generator.scales[step].grid)
+        for quantity in QUANTITIES:
+            for row in preset.rows:
+                mine = found[row.label]
+                if not mine.defined(quantity, step):
+                    continue
+                other = None
+                if mine is not baseline and baseline.defined(quantity, step):
+                    other = spread_difference(mine, baseline, quantity, step, options.replicates)
+                interval = spread_interval(mine, quantity, step, options.replicates)
+                values.append((place, row.label, quantity, interval, other))
+    text = (
+        "evenness and divergence of the peaks max_v n over the tokens, logits as they are: raw, n = c - u; scaled, "
+        "what the guidance makes of it, l' - u. Divergence (Jensen-Shannon, in bits) from two references, since that "
+        f"of the paper is not known. {len(chosen)} seeds, bootstrap over seeds."
+    )
+    return AnalysisTable(preset, options.model, "step", tuple(values), text, whole)
 
 
 def _completion(preset: Preset, generator: ScaleGenerator, options: PaperOptions) -> AnalysisTable:

@@ -78,7 +78,7 @@ class PaperTable:
             "measures: FID, IS and sFID of the paper stand on the Inception network; KD, FD, sFD and score here on "
             f"{self.results.provenance.get('features', {}).get('name', 'the bundled feature network')}: compare "
             "directions, never numbers",
-            f"strength of SSG: not printed in the paper; here {_parameters(self.preset.parameters)}",
+            f"strength of the method: no printed value is known; here {_parameters(self.preset.parameters)}",
         ]
         return [*lines, *([self.preset.note] if self.preset.note else [])]
 

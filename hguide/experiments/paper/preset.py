@@ -23,10 +23,10 @@ PRESETS: tuple[str, ...] = (
     "ssg-fig4b",
     "ssg-fig5",
     "ssg-fig7",
+    "igg-scores",
+    "igg-evenness",
 )
-"""In the order of the papers."""
-
-KINDS = ("ablation", "frequency", "completion")
+"""In the order of the papers; IGG's numbering of its figures is not known."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class Preset:
 
     Attributes:
         name: of the preset.
-        kind: "ablation", or an analysis of its own: "frequency" (Fig. 4a), "completion" (Fig. 2).
+        kind: "ablation", or an analysis of its own: "frequency" (SSG's Fig. 4a), "completion" (its Fig. 2), "spread"
+            (IGG's evenness and divergence).
         title: what it is about.
         source: paper and table.
         note: what is known and what is inferred about the reported values.
@@ -132,8 +133,7 @@ def _rows(document: Mapping[str, Any], values: Mapping[str, float]) -> Sequence[
         for row in document.get("rows", ())
     ]
     for sweep in document.get("sweeps", ()):
-        rows += [
-            Row(sweep["label"].format(temperature=t), sweep["guidance"].format(**values), {}, temperature=t)
-            for t in sweep["temperature"]
-        ]
+        axis = "temperature" if "temperature" in sweep else "strength"
+        guidance = sweep["guidance"].format(**values, strength="{strength}")
+        rows += [Row(sweep["label"].format(**{axis: each}), guidance, {}, **{axis: each}) for each in sweep[axis]]
     return rows

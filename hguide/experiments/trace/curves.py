@@ -10,6 +10,7 @@ import numpy as np
 from hguide.experiments.trace.figure_style import INK, LINES, MUTED, STYLE, empty, new_figure
 from hguide.experiments.trace.records import TraceOptions
 from hguide.experiments.trace.residual import band_names
+from hguide.experiments.trace.signal import SIGNALS
 from hguide.experiments.trace.summary import StepSummary
 from hguide.generator import Binary, Categorical
 
@@ -43,9 +44,9 @@ def curves_figure(
         figure = new_figure(12.5, 7.4)
         figure.suptitle(f"{title}\n{subtitle}", fontsize=11, color=INK)
         panels = figure.subplots(2, 3)
-        none = NO_CONTRAST if options.signal == "contrast" else NOTHING_ADDED
-        unit = "guided less given logits" if options.signal == "added" else "given less null logits"
-        _signal(panels[0, 0], steps, "strength", f"size of the guidance signal\n({unit})", "|n| per token", none)
+        none = NOTHING_ADDED if options.signal == "added" else NO_CONTRAST
+        size = f"size of the guidance signal\n({SIGNALS[options.signal]})"
+        _signal(panels[0, 0], steps, "strength", size, "|n| per token", none)
         even = "evenness of the signal\nover the tokens (Pielou)"
         _signal(panels[0, 1], steps, "evenness", even, "1: the same on all", none)
         against = f"divergence of the signal\nfrom {AGAINST[options.reference]} (Jensen-Shannon)"

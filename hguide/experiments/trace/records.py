@@ -36,7 +36,7 @@ class TraceOptions:
     """What is looked at.
 
     Args:
-        signal: "added" or "contrast"; see `guidance_signal`.
+        signal: "added", "contrast" or "scaled"; see `guidance_signal`.
         gauge: of the signal; see `guidance_signal`.
         reference: what the divergence compares the signal of a step with: "previous", the step before (drift);
             "final", the last step; or "uniform", the same on all tokens.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,7 +17,14 @@ from hguide.streams import COND, UNCOND
 
 __all__ = ["SIGNALS", "check_signal", "guidance_signal", "signal_norms", "signal_peaks"]
 
-SIGNALS = ("added", "contrast")
+SIGNALS: Mapping[str, str] = MappingProxyType(
+    {
+        "added": "guided less given logits",
+        "contrast": "given less null logits",
+        "scaled": "guided less null logits",
+    }
+)
+"""Each signal, in words."""
 
 
 def check_signal(kind: str, gauge: str) -> None:
@@ -38,19 +48,19 @@ def guidance_signal(
         channels: of the generator; independent bits have no gauge, and keep theirs.
         kind: "added", the guided logits less those of the given condition: what all methods together change; or
             "contrast", the given logits less the null ones: IGG's n (arXiv 2509.23876), whatever the guidance makes
-            of it.
+            of it; or "scaled", the guided logits less the null ones: what the guidance makes of n, (1 + t) n of CFG,
+            (1 + r_k w) g of IGG. The source speaks of a raw and a scaled guidance; that the second is this one is
+            *reconstructed*.
         gauge: of both logits before the difference: "raw" (IGG's authors' code), "centred" or "log_softmax".
 
     Returns:
-        `(b, h, w, v)`, or `(b, n, v)` on a partial map; None where the contrast is asked for and the step has no null
+        `(b, h, w, v)`, or `(b, n, v)` on a partial map; None where null logits are needed and the step has no null
         stream.
     """
-    if kind == "contrast":
-        if UNCOND not in record.predictions:
-            return None
-        first, second = record.predictions[COND], record.predictions[UNCOND]
-    else:
-        first, second = record.logits, record.predictions[COND]
+    if kind != "added" and UNCOND not in record.predictions:
+        return None
+    first = record.predictions[COND] if kind == "contrast" else record.logits
+    second = record.predictions[COND if kind == "added" else UNCOND]
     if first is second:
         return torch.zeros_like(first)
     fixed = "raw" if isinstance(channels, Binary) else gauge
