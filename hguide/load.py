@@ -15,7 +15,7 @@ from hguide.backends import registry
 from hguide.errors import CheckpointError, RegistryError, near_matches
 from hguide.generator import ScaleGenerator
 
-__all__ = ["BUNDLED", "bundled_path", "load"]
+__all__ = ["BUNDLED", "bundled_path", "family_of", "load"]
 
 BUNDLED: Mapping[str, str] = MappingProxyType({"landuse-var": "var"})
 """Models that come with the package: name -> family."""
@@ -79,6 +79,18 @@ def load(
         if Path(text).exists() or "/" in text:
             raise
         raise CheckpointError(f"{error} Bundled models: {near_matches(text, BUNDLED)}") from None
+
+
+def family_of(name_or_path: str | Path) -> str:
+    """The family of what `load` takes by that name, as far as the name or the file tells.
+
+    >>> family_of("landuse-var")
+    'var'
+    """
+    text = str(name_or_path)
+    if text in BUNDLED:
+        return BUNDLED[text]
+    return text if text in registry and text not in LOADERS else _family_of(Path(text))
 
 
 def _loader(family: str) -> Any:

@@ -106,7 +106,7 @@ def test_a_preset_runs_resumes_and_compares(tmp_path) -> None:
     table = run_preset(small, lambda line: None)
     assert table.ok
     text = (tmp_path / "paper.md").read_text()
-    assert "| CFG (baseline) | 3.42 / 275.6 | 2.67 / 299.8 |" in text
+    assert "| CFG (baseline) | FID | d16: 3.42<br>d20: 2.67<br>" in text
     assert "compare directions, never numbers" in text
     with np.load(tmp_path / "CFG-SSG.npz") as archive:
         assert archive["arr_0"].shape == (8, 64, 64, 3)

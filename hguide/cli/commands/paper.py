@@ -19,6 +19,7 @@ EXAMPLES = """
 hguide paper
 hguide paper ssg-table5 --model landuse-var --seeds 0-511 --devices 2 --out table5
 hguide paper ssg-table5 --parameters '{"beta": 0.5}' --out table5-half
+hguide paper ssg-table4 --model landuse-hart --out hart
 hguide paper ssg-fig2 --data ucmerced96 --out completion
 hguide paper ssg-table1 --model var-d16 --reference imagenet.npz --seeds 0-49999 --npz --device cuda --out table1
 """
@@ -31,6 +32,11 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--out", type=str | None, default=None, help="folder; paper/PRESET.")
     parser.add_argument("--seeds", type=str, default="0-511", help="of each row: numbers and ranges.")
     parser.add_argument("--parameters", type=dict[str, float], default={}, help="of the preset, in place of its own.")
+    parser.add_argument(
+        "--settings", type=str, default="auto", help="bundled, published, or auto: by the model's name."
+    )
+    parser.add_argument("--prompts", type=str | None, default=None, help="of text models: a file with one per line.")
+    parser.add_argument("--load", type=dict[str, Any], default={}, help="options of hguide.load: a text encoder.")
     parser.add_argument(
         "--reference", type=str, default="bundled", help="file of train reference, or .npz of pictures."
     )
@@ -62,6 +68,9 @@ def run(options: Any) -> int:
         out=writable_folder(options.out or f"paper/{options.preset}"),
         seeds=options.seeds,
         parameters=options.parameters,
+        settings=options.settings,
+        prompts=options.prompts,
+        load=options.load,
         reference=options.reference,
         repeat_features=options.repeat_features,
         data=None if options.data is None else Path(options.data).expanduser(),

@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hguide.experiments.ablation.results import Comparison, Estimate, Results
+from hguide.experiments.paper.exports import file_name
 from hguide.experiments.paper.preset import Preset
 from hguide.experiments.report.markdown import escape_markdown
 
 __all__ = ["AGREES", "NOT_COMPARED", "OPPOSITE", "UNDECIDED", "ComparedRow", "PaperTable", "compare", "verdicts"]
 
+NOT_PRINTED = "value not available"
 AGREES, OPPOSITE, UNDECIDED, NOT_COMPARED = "same direction", "opposite direction", "undecided", ""
 
 COUNTERPARTS: Mapping[str, tuple[str, ...]] = {
@@ -20,6 +22,7 @@ COUNTERPARTS: Mapping[str, tuple[str, ...]] = {
     "sFID": ("sfd",),
     "precision": ("precision",),
     "recall": ("recall",),
+    "power ratio": ("spectrum_distance",),
     "seconds": (),
 }
 """Column of a paper -> measures here that ask the same question; never the same numbers."""
@@ -75,6 +78,7 @@ class PaperTable:
         lines = [
             f"model: {reported['models']} on {reported['data']} in the paper, {self.model} here",
             f"images per row: {images} in the paper, {seeds['count']:,} here (seeds {seeds['text']})",
+            f"sampler: here {_filters(self.preset.sampler)}",
             "measures: FID, IS and sFID of the paper stand on the Inception network; KD, FD, sFD and score here on "
             f"{self.results.provenance.get('features', {}).get('name', 'the bundled feature network')}: compare "
             "directions, never numbers",
@@ -83,44 +87,64 @@ class PaperTable:
         return [*lines, *([self.preset.note] if self.preset.note else [])]
 
     def text(self) -> str:
-        """Markdown: the table, what differs, and what a published checkpoint should give."""
-        models = [*dict.fromkeys(model for row in self.rows for model in row.reported)]
-        shown = [
-            each for each in self.results.measures if each.key in ("kd", "fd", "sfd", "precision", "recall", "score")
-        ]
-        columns = self.preset.reported["columns"]
-        head = ["row", *(f"reported {model}: {' / '.join(columns)}" for model in models)]
-        head += [f"measured {each.name}" for each in shown] + ["s/image", "KD less the baseline's", "verdict"]
-        rows = [self._cells(row, models, columns, [each.key for each in shown]) for row in self.rows]
+        """Markdown: one line per row and column of the paper, what differs, what a published checkpoint should give."""
+        head = ["row", "measure", "reported", "measured here", "less the baseline's", "direction", "what differs"]
         lines = [f"# {self.preset.title}", "", f"{self.preset.source}, preset `{self.preset.name}`.", ""]
-        lines += _markdown([head, *rows])
+        lines += _markdown([head, *(self._cells(row, column) for row in self.rows for column in self._columns())])
         lines += ["", "What differs:", "", *(f"- {escape_markdown(line)}" for line in self.differs())]
         return "\n".join([*lines, *self._published()]) + "\n"
 
     def json(self) -> dict[str, Any]:
         """Preset, rows and verdicts as plain values."""
-        return {"preset": asdict(self.preset), "model": self.model, "rows": [asdict(row) for row in self.rows]}
+        return {
+            "preset": asdict(self.preset),
+            "model": self.model,
+            "differs": self.differs(),
+            "rows": [asdict(row) for row in self.rows],
+        }
 
-    def _cells(self, row: ComparedRow, models: Sequence[str], columns: Sequence[str], keys: Sequence[str]) -> list[str]:
-        reported = [
-            " / ".join(_number(row.reported.get(model, {}).get(column)) for column in columns) for model in models
-        ]
-        measured = [_estimate(row.measured.get(key)) for key in keys]
-        verdicts = ", ".join(f"{column}: {verdict}" for column, verdict in row.verdicts.items() if verdict)
+    def _columns(self) -> Sequence[str]:
+        reported = self.preset.reported
+        return reported["columns"] or reported.get("asks", ("FID", "IS"))
+
+    def _cells(self, row: ComparedRow, column: str) -> list[str]:
+        values = [(model, each[column]) for model, each in row.reported.items() if column in each]
+        reported = "<br>".join(f"{model}: {value:g}" for model, value in values) or NOT_PRINTED
         label = row.label + (" (baseline)" if row.label == self.preset.baseline else "")
-        seconds = "–" if row.seconds is None else f"{row.seconds:.3g}"
-        return [escape_markdown(label), *reported, *measured, seconds, _estimate(row.difference.get("kd")), verdicts]
+        differs = f"{self.model} for {self.preset.reported['models']}; {_filters(self.preset.sampler)}"
+        tool = self.preset.reported.get("elsewhere", {}).get(column)
+        keys = [key for key in COUNTERPARTS.get(column, ()) if key in self._names()]
+        if tool is not None:
+            measured, less = f"not measurable here: {tool} on exports/{file_name(row.label)}", "–"
+        elif column == "seconds":
+            measured = "–" if row.seconds is None else f"{row.seconds:.3g} s per image"
+            base = next((each.seconds for each in self.rows if each.label == self.preset.baseline), None)
+            less = f"times {row.seconds / base:.3f}" if row.seconds and base and row.difference else "–"
+            differs = f"in blocks, not one by one; {differs}"
+        else:
+            measured = "<br>".join(f"{self._names()[key]} {_estimate(row.measured.get(key))}" for key in keys) or "–"
+            less = "<br>".join(_estimate(row.difference.get(key)) for key in keys) if row.difference else "–"
+            differs = f"{', '.join(self._names()[key] for key in keys) or 'nothing'} for {column}; {differs}"
+        verdict = row.verdicts.get(column, NOT_COMPARED)
+        return [*map(escape_markdown, (label, column)), reported, measured, less, verdict, escape_markdown(differs)]
+
+    def _names(self) -> dict[str, str]:
+        return {each.key: each.name for each in self.results.measures}
 
     def _published(self) -> list[str]:
-        model, expected = self.preset.published.get("model"), self.preset.published.get("tolerance")
-        if model is None:
+        published = self.preset.published
+        if not published.get("model"):
             return []
-        command = f"hguide paper {self.preset.name} --model {model} --seeds 0-49999 --reference REFERENCE.npz --npz"
+        load = f" --load '{published['load']}' --prompts PROMPTS.txt" if published.get("load") else ""
+        # A benchmark of prompts has as many seeds as prompts.
+        last = published.get("images", 50_000) - 1 if "images" in published or not load else "N"
+        command = f"hguide paper {self.preset.name} --model {published['model']}{load} --seeds 0-{last}"
         lines = [
             "",
-            f"With the published checkpoint: `{command}`, then the evaluator of the paper on the `.npz` files.",
+            f"With the published checkpoint: `{command} --reference REFERENCE.npz --npz`, then the evaluator of the "
+            "paper on the files that it writes.",
         ]
-        return lines + ([f"Expected: {expected}."] if expected else [])
+        return lines + ([f"Expected: {published['tolerance']}."] if published.get("tolerance") else [])
 
 
 def compare(preset: Preset, results: Results, model: str) -> PaperTable:
@@ -165,8 +189,8 @@ def _parameters(values: Mapping[str, float]) -> str:
     return ", ".join(f"{name} = {value:g}" for name, value in values.items()) or "as in the rows"
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:g}"
+def _filters(sampler: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sampler.items()) or "all tokens"
 
 
 def _estimate(value: Estimate | Comparison | None) -> str:

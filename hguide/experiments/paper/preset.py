@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from hguide.errors import ConfigError, near_matches
+from hguide.experiments.paper.families import FAMILIES, Family
 
 __all__ = ["PRESETS", "Preset", "Row", "read_preset"]
 
@@ -16,7 +17,10 @@ PRESETS: tuple[str, ...] = (
     "ssg-table1",
     "ssg-table2",
     "ssg-table3",
+    "ssg-table4",
     "ssg-table5",
+    "ssg-table6",
+    "ssg-table7",
     "ssg-table8",
     "ssg-fig2",
     "ssg-fig4a",
@@ -59,7 +63,8 @@ class Preset:
         title: what it is about.
         source: paper and table.
         note: what is known and what is inferred about the reported values.
-        reported: models, data, images and columns of the paper.
+        reported: models, data, images and columns of the paper; "asks", columns of a figure whose values are not
+            printed; "elsewhere", column -> the tool that measures it, where none here does.
         sampler: filters of this run.
         baseline: label of the row that the others are compared with.
         rows: to be run.
@@ -76,7 +81,7 @@ class Preset:
     sampler: Mapping[str, Any]
     baseline: str
     rows: tuple[Row, ...]
-    published: Mapping[str, str]
+    published: Mapping[str, Any]
     parameters: Mapping[str, float]
 
 
@@ -89,24 +94,35 @@ def _document(name: str) -> Mapping[str, Any]:
     return yaml.safe_load((files("hguide.experiments.paper") / "presets" / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
-def read_preset(name: str, *, published: bool = False, parameters: Mapping[str, float] | None = None) -> Preset:
+def read_preset(
+    name: str,
+    *,
+    published: bool = False,
+    parameters: Mapping[str, float] | None = None,
+    family: str | None = None,
+) -> Preset:
     """A preset with its parameters filled in.
 
     Args:
         name: one of `PRESETS`.
         published: take the parameters and filters of the paper's own checkpoints, not those of the bundled models.
         parameters: values in place of the preset's, for instance {"beta": 0.5}.
+        family: of the model, for presets whose rows are written per family; by default the first that it is of.
 
     Raises:
-        ConfigError: no such preset, or a parameter that it does not have.
+        ConfigError: no such preset, a parameter that it does not have, or a family that it is not of.
     """
     document, which = _document(name), "published" if published else "bundled"
-    known = document.get("parameters", {})
+    own = _family(name, document, family)
+    known = document.get("parameters", {}) if own is None else own.parameters
     values = {key: float(each[which]) for key, each in known.items()}
     for key, value in (parameters or {}).items():
         if key not in known:
             raise ConfigError(f"{name} has no parameter {key!r}: {near_matches(key, known)}")
         values[key] = float(value)
+    texts = {} if own is None else {"base": own.base.format(**values), "ssg": own.ssg.format(**values)}
+    samplers = document.get("sampler", {}) if own is None else {"published": own.sampler}
+    checkpoint = {} if own is None else {"model": own.checkpoint, "load": own.options}
     return Preset(
         name=name,
         kind=document.get("kind", "ablation"),
@@ -114,15 +130,26 @@ def read_preset(name: str, *, published: bool = False, parameters: Mapping[str, 
         source=document["source"],
         note=document.get("note", "").strip(),
         reported=document["reported"],
-        sampler=document.get("sampler", {}).get(which, {}),
+        sampler=samplers.get(which, {}),
         baseline=document["baseline"],
-        rows=tuple(_rows(document, values)),
-        published=document.get("published", {}),
+        rows=tuple(_rows(document, {**values, **texts})),
+        published={**document.get("published", {}), **checkpoint},
         parameters=values,
     )
 
 
-def _rows(document: Mapping[str, Any], values: Mapping[str, float]) -> Sequence[Row]:
+def _family(name: str, document: Mapping[str, Any], family: str | None) -> Family | None:
+    """The settings of the model's family, where the rows of a preset are written per family."""
+    known = document.get("families")
+    if known is None:
+        return None
+    chosen = family or known[0]
+    if chosen not in known:
+        raise ConfigError(f"{name} is of models of {', '.join(known)}; give one with --model, not one of {chosen}.")
+    return FAMILIES[chosen]
+
+
+def _rows(document: Mapping[str, Any], values: Mapping[str, Any]) -> Sequence[Row]:
     rows = [
         Row(
             label=row["label"],

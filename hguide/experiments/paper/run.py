@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hguide.errors import ConfigError
+from hguide.errors import ConfigError, near_matches
 from hguide.experiments.paper.comparison import PaperTable, compare
+from hguide.experiments.paper.exports import export_rows, file_name
 from hguide.experiments.paper.preset import Preset, read_preset
 from hguide.images import write_bytes
-from hguide.load import BUNDLED
+from hguide.load import BUNDLED, family_of
 
 if TYPE_CHECKING:
     import numpy as np
 
 __all__ = ["PaperOptions", "ablation_config", "run_preset"]
+
+
+SETTINGS = ("auto", "bundled", "published")
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class PaperOptions:
         out: folder of images, features and tables.
         seeds: of each row, as in an ablation.
         parameters: values in place of the preset's, for instance {"beta": 0.5}.
+        settings: "bundled" for small models, "published" for the paper's checkpoints, "auto" for what the name tells.
+        prompts: for text models, in place of their classes: a text, or a file with one per line.
+        load: options of `hguide.load`, for instance a text encoder.
         reference: "bundled", a file of `hguide train reference`, or an `.npz` of real pictures.
         repeat_features: SqueezeNet weights for a second network; None leaves it out.
         data: folder of scenes, for completion.
@@ -49,6 +56,9 @@ class PaperOptions:
     out: Path
     seeds: str = "0-511"
     parameters: Mapping[str, float] = field(default_factory=dict)
+    settings: str = "auto"
+    prompts: str | None = None
+    load: Mapping[str, Any] = field(default_factory=dict)
     reference: str = "bundled"
     repeat_features: str | None = None
     data: Path | None = None
@@ -62,8 +72,8 @@ class PaperOptions:
 
     @property
     def published(self) -> bool:
-        """Whether the model is none of the bundled ones, so that the paper's own settings apply."""
-        return self.model not in BUNDLED
+        """Whether the paper's own settings apply; unless they are given, for all but the bundled models."""
+        return self.model not in BUNDLED if self.settings == "auto" else self.settings == "published"
 
 
 def run_preset(options: PaperOptions, note: Callable[[str], None]) -> Any:
@@ -79,7 +89,10 @@ def run_preset(options: PaperOptions, note: Callable[[str], None]) -> Any:
     Raises:
         ConfigError: no such preset, or options that do not fit it.
     """
-    preset = read_preset(options.preset, published=options.published, parameters=options.parameters)
+    if options.settings not in SETTINGS:
+        raise ConfigError(f"unknown settings {options.settings!r}: {near_matches(options.settings, SETTINGS)}")
+    family = family_of(options.model)
+    preset = read_preset(options.preset, published=options.published, parameters=options.parameters, family=family)
     if preset.kind != "ablation":
         from hguide.experiments.paper.analysis import run_analysis
 
@@ -117,6 +130,10 @@ def ablation_config(preset: Preset, options: PaperOptions) -> dict[str, Any]:
         "block": options.block,
         "reference": options.reference,
     }
+    if options.prompts is not None:
+        config["prompts"] = options.prompts
+    if options.load:
+        config["load"] = dict(options.load)
     if options.repeat_features is not None:
         config["repeat_features"] = options.repeat_features
     return config
@@ -138,6 +155,8 @@ def _ablate(preset: Preset, options: PaperOptions, note: Callable[[str], None]) 
     results = ablate(settings, note)
     if results is None:
         return None
+    if preset.reported.get("elsewhere"):
+        export_rows(results, Store(options.out), options.out / "exports", note)
     if options.npz:
         _write_archives(preset, results, options, note)
     write_report(results, Store(options.out), options.out)
@@ -156,7 +175,6 @@ def _images(store: Any, cell: str, wanted: Sequence[int]) -> np.ndarray:
 def _write_archives(preset: Preset, results: Any, options: PaperOptions, note: Callable[[str], None]) -> None:
     """`arr_0` (n, H, W, 3) bytes of each row."""
     import io
-    import re
 
     import numpy as np
 
@@ -169,6 +187,6 @@ def _write_archives(preset: Preset, results: Any, options: PaperOptions, note: C
             continue
         buffer = io.BytesIO()
         np.savez(buffer, arr_0=_images(store, cell.hash, seeds(options.seeds)))
-        name = re.sub(r"[^\w.-]+", "-", cell.label).strip("-")
+        name = file_name(cell.label)
         write_bytes(options.out / f"{name}.npz", buffer.getvalue())
         note(f"{options.out / f'{name}.npz'}")
