@@ -125,7 +125,7 @@ DYNAMICS: tuple[Claim, ...] = (
     ),
     Claim(
         "IGG eq. 5-6",
-        "for a large signal of independent tokens IGG is CFG",
+        "for a large signal of independent tokens IGG is CFG, at standard deviation 0.4",
         "dynamics_limits:distance_from_cfg",
         "test_theory_dynamics.py::test_limits_of_igg",
         "dynamics_limits:igg_large_verdict",

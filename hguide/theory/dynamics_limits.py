@@ -51,7 +51,10 @@ def evenness_under_shift(constant: float, side: int = 8) -> float:
 
 
 def distance_from_cfg(spread: float, side: int = 4, width: int = 4096) -> float:
-    """|g - n| / |n| of IGG's g = softmax(n n^T / sqrt(v)) n for n of independent normal numbers: 0 where IGG is CFG."""
+    """|g - n| / |n| of IGG's g = softmax(n n^T / sqrt(v)) n for n of independent normal numbers: 0 where IGG is CFG.
+
+    The other tokens' weights are about exp(-sqrt(v) spread^2), so that it vanishes fast, and never quite.
+    """
     signal = random_signal(side, width, spread)
     return float((IGG().grounded(signal) - signal).norm() / signal.norm())
 
@@ -84,8 +87,8 @@ def shift_verdict() -> Verdict:
 
 
 def igg_large_verdict() -> Verdict:
-    """For a large signal of independent tokens IGG is CFG."""
-    return exact(distance_from_cfg(2.0), "|g - n| / |n| at standard deviation 2, 16 tokens of 4096 channels")
+    """For a large signal of independent tokens IGG comes near CFG: how near?"""
+    return approximate(distance_from_cfg(0.4), "|g - n| / |n| at standard deviation 0.4, 16 tokens of 4096 channels")
 
 
 def igg_small_verdict() -> Verdict:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from itertools import pairwise
 from types import MappingProxyType
 
 from hguide.grids import Grid
 
-__all__ = ["SCHEDULES", "steps"]
+__all__ = ["SCHEDULES", "every_schedule", "steps"]
 
 
 def _square(*sides: int) -> tuple[Grid, ...]:
@@ -24,6 +25,19 @@ SCHEDULES: Mapping[str, tuple[Grid, ...]] = MappingProxyType(
     }
 )
 """Name -> grid of each scale (arXiv 2404.02905, 2410.10812, 2412.04431; Infinity at 1:1)."""
+
+
+@cache
+def every_schedule() -> Mapping[str, tuple[Grid, ...]]:
+    """`SCHEDULES`, and Infinity's at its other ratios of height to width.
+
+    Infinity's smaller pictures have the first scales of these.
+    """
+    from hguide.backends.infinity.scale_schedule import published_ratios, published_schedule
+
+    ratios = [ratio for ratio in published_ratios() if ratio != 1.0]
+    other = {f"Infinity-1M, {ratio:g}:1": published_schedule("1M", ratio).grids for ratio in ratios}
+    return MappingProxyType({**SCHEDULES, **other})
 
 
 def steps(name: str) -> list[tuple[Grid, Grid]]:

@@ -121,6 +121,8 @@ def test_signals_that_do_not_fit() -> None:
 def test_limits_of_igg() -> None:
     assert distance_from_cfg(2.0) < 1e-12
     assert distance_from_cfg(0.3) == pytest.approx(0.045, abs=0.01)
+    # Never quite: the weights of other tokens are about exp(-sqrt(v) spread^2).
+    assert 1e-6 < distance_from_cfg(0.4) < 2e-3
     assert distance_from_cfg(0.01) > 0.9
     small = [distance_from_mean(spread) for spread in (0.02, 0.01, 0.005)]
     # The distance falls with the square of the size.

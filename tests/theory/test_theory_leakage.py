@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.fft import dctn
 
+from hguide.backends.infinity.scale_schedule import published_ratios, published_schedule
 from hguide.guidance import parse_prior
 from hguide.priors import DSE, Bilinear, Nearest
 from hguide.theory.leakage import (
@@ -22,7 +23,7 @@ from hguide.theory.leakage import (
     transfer,
 )
 from hguide.theory.prior_order import TABLE_5, part_share, predicted_order
-from hguide.theory.published_grids import SCHEDULES
+from hguide.theory.published_grids import SCHEDULES, every_schedule
 
 PAIRS = [((1, 1), (2, 2)), ((4, 6), (6, 9)), ((8, 8), (10, 10)), ((3, 4), (5, 4))]
 ids = [f"{s[0]}x{s[1]}-{t[0]}x{t[1]}" for s, t in PAIRS]
@@ -62,7 +63,7 @@ def test_the_parts_add_up(text: str, source, target) -> None:
 
 
 def test_the_ideal_prior() -> None:
-    for grids in SCHEDULES.values():
+    for grids in every_schedule().values():
         rows = schedule_leakage(DSE(high="zero", gain="amplitude"), grids)
         assert [(row.source, row.target) for row in rows] == list(pairwise(grids))
         assert max(row.total for row in rows) < 1e-12
@@ -111,6 +112,14 @@ def test_the_order_of_table_5() -> None:
     assert ("linear", "DSE") in predicted_order(gain="literal", flat=True).agree
     for order in (amplitude, literal):
         assert ("nearest", "linear") in order.agree
+
+
+def test_the_schedules_are_those_of_the_backend() -> None:
+    """Infinity's are kept in one place, with all ratios; smaller pictures have the first scales of the largest."""
+    every = every_schedule()
+    assert every["Infinity-1M"] == published_schedule("1M", 1.0).grids
+    assert len(every) == len(SCHEDULES) + len(published_ratios()) - 1
+    assert published_schedule("0.25M", 1.0).grids == every["Infinity-1M"][:10]
 
 
 def test_spectra_are_shares() -> None:
