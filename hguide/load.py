@@ -17,7 +17,7 @@ from hguide.generator import ScaleGenerator
 
 __all__ = ["BUNDLED", "bundled_path", "family_of", "load"]
 
-BUNDLED: Mapping[str, str] = MappingProxyType({"landuse-var": "var"})
+BUNDLED: Mapping[str, str] = MappingProxyType({"landuse-var": "var", "landuse-var-weak": "var"})
 """Models that come with the package: name -> family."""
 
 LOADERS: Mapping[str, str] = MappingProxyType(
