@@ -99,6 +99,27 @@ SSG_BANDS: tuple[Claim, ...] = (
         "test_theory_leakage.py::test_the_order_of_table_5",
         "prior_order:amplitude_order_verdict",
     ),
+    Claim(
+        "SSG eqs. 2-8 with alg. 1",
+        "the prior of DSE, as printed, is the coarse posterior, so that D is the gradient of information",
+        "coarse_posterior:posterior_gap",
+        "test_theory_coarse_posterior.py::test_dse_is_nearer_than_linear_and_linear_than_nearest",
+        "coarse_posterior:dse_verdict",
+    ),
+    Claim(
+        "SSG alg. 1, line 4",
+        "the exact coarse posterior keeps the amplitude of the map before",
+        "coarse_posterior:posterior_gap",
+        "test_theory_coarse_posterior.py::test_the_best_gain_is_the_least_squares_one",
+        "coarse_posterior:flatness_verdict",
+    ),
+    Claim(
+        "SSG table 5",
+        "nearness to the exact coarse posterior orders the priors as FID does: printed gain, Gaussian pictures",
+        "coarse_posterior:alignment_order",
+        "test_theory_coarse_posterior.py::test_the_order_of_table_5",
+        "coarse_posterior:order_verdict",
+    ),
 )
 
 DYNAMICS: tuple[Claim, ...] = (

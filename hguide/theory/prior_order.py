@@ -21,8 +21,10 @@ __all__ = [
     "linear_part_verdict",
     "literal_order_verdict",
     "nearest_part_verdict",
+    "order_of",
     "part_share",
     "predicted_order",
+    "table_5_priors",
 ]
 
 TABLE_5: Mapping[str, float] = MappingProxyType({"nearest": 4.02, "linear": 3.79, "zero high": 3.34, "DSE": 3.27})
@@ -34,10 +36,10 @@ Part = Literal["attenuation", "crosstalk", "spurious", "total"]
 
 @dataclass(frozen=True)
 class Order:
-    """The priors of table 5 by one kind of leakage.
+    """The priors of table 5 by one number.
 
     Attributes:
-        values: prior -> mean leakage over the steps of the schedule.
+        values: prior -> the number, such as the mean leakage over the steps of a schedule.
         agree: pairs of priors in the table's order.
         against: pairs in the other order; ties count in neither.
     """
@@ -58,13 +60,22 @@ def predicted_order(
         flat: all frequencies alike; otherwise the spectrum of photographs.
         schedule: the table's model is VAR-256.
     """
-    texts = {
+    values = {name: _mean_leakage(text, part, flat, schedule) for name, text in table_5_priors(gain).items()}
+    return order_of(values)
+
+
+def table_5_priors(gain: Gain) -> dict[str, str]:
+    """Name of each row of table 5 -> text form of its prior, the two of DSE with this gain."""
+    return {
         "nearest": "nearest",
         "linear": "bilinear",
         "zero high": f"dse(high=zero, gain={gain})",
         "DSE": f"dse(gain={gain})",
     }
-    values = {name: _mean_leakage(text, part, flat, schedule) for name, text in texts.items()}
+
+
+def order_of(values: Mapping[str, float]) -> Order:
+    """The rows of table 5 by a number that a better prior has less of, pair by pair against their FID."""
     agree: list[tuple[str, str]] = []
     against: list[tuple[str, str]] = []
     for worse, better in combinations(TABLE_5, 2):

@@ -26,6 +26,7 @@ FIGURES: Mapping[str, str] = MappingProxyType(
         "leakage-dse-dft": "hguide.theory.figures.leakage:dse_dft",
         "leakage-dse-haar": "hguide.theory.figures.leakage:dse_haar",
         "table-5": "hguide.theory.figures.table_5:figure",
+        "coarse-posterior": "hguide.theory.figures.coarse_posterior:figure",
         "literal-gain": "hguide.theory.figures.literal_gain:figure",
         "estimators": "hguide.theory.figures.estimators:figure",
         "dynamics": "hguide.theory.figures.dynamics:figure",
