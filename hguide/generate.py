@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from hguide.errors import ConfigError, NumericalError, ShapeError, StreamError, 
 from hguide.generator import Draw, ScaleGenerator
 from hguide.grids import Step
 from hguide.guidance import Guidance, Identity, parse
+from hguide.memory import automatic_batch_size
 from hguide.noise import Noise, SeededNoise
 from hguide.sampling import Sampler
 from hguide.streams import COND, UNCOND, Stream
@@ -75,7 +76,7 @@ def generate(
     negative: Any = None,
     models: Mapping[str, ScaleGenerator] | None = None,
     on_step: OnStep | None = None,
-    batch_size: int | None = None,
+    batch_size: int | Literal["auto"] | None = None,
     deterministic: bool = False,
 ) -> Float[Tensor, "b 3 H W"]:
     """One image per seed.
@@ -93,7 +94,7 @@ def generate(
         negative: content of the null condition (a negative prompt), where the guidance asks for the null stream.
         models: lenders by name, for guidances that ask for streams of other models.
         on_step: receives a `StepRecord` per step and batch.
-        batch_size: samples per run; all at once by default.
+        batch_size: samples per run; all at once by default, as many as the free memory holds with "auto".
         deterministic: one sample per run.
 
     Returns:
@@ -111,10 +112,16 @@ def generate(
         (2, 3, 32, 32)
     """
     checked = _checked_seeds(seeds)
-    if batch_size is not None and batch_size < 1:
-        raise ConfigError(f"batch_size is at least 1, got {batch_size}.")
+    if batch_size not in (None, "auto") and int(batch_size or 0) < 1:
+        raise ConfigError(f'batch_size is at least 1, or "auto", got {batch_size!r}.')
     conditions = generator.conditions(condition, len(checked))
-    size = 1 if deterministic or not generator.lockstep else batch_size or len(checked)
+    if deterministic or not generator.lockstep:
+        size = 1
+    elif batch_size == "auto":
+        live = plan(generator, _guidance(guidance), negative=negative, models=models)
+        size = automatic_batch_size(generator, live, models, wanted=len(checked))
+    else:
+        size = int(batch_size or len(checked))
     images = []
     for first in range(0, len(checked), size):
         noise = SeededNoise(checked[first : first + size], generator.device)
@@ -136,7 +143,7 @@ def run(
     on_step: OnStep | None = None,
 ) -> Any:
     """One batch, with given noise; what `generate` is made of. Returns the generator's final state."""
-    guidance = parse(guidance) if isinstance(guidance, str) else guidance or Identity()
+    guidance = _guidance(guidance)
     sampler = sampler or Sampler()
     lenders = {name: lender for name, lender in (models or {}).items() if lender is not generator}
     last_use = plan(generator, guidance, negative=negative, models=models)
@@ -175,6 +182,10 @@ def run(
             decode = lambda: generator.decode(state)  # noqa: E731
             on_step(StepRecord(step, seeds, predictions, guided, draw, weights, decode))
     return state
+
+
+def _guidance(guidance: Guidance | str | None) -> Guidance:
+    return parse(guidance) if isinstance(guidance, str) else guidance or Identity()
 
 
 def _checked_seeds(seeds: Iterable[int]) -> list[int]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hguide.errors import ConfigError, StreamError
 from hguide.grids import Scale, Step
+from hguide.memory import RunBytes
 from hguide.noise import Noise
 from hguide.streams import Stream
 
@@ -143,6 +144,15 @@ class ScaleGenerator(ABC):
 
     def cache_bytes(self, streams: int) -> int | None:
         """Memory of the keys and values of one sample in `streams` streams; None where none are kept."""
+        return None
+
+    def run_bytes(self, samples: int, streams: int) -> RunBytes | None:
+        """Predicted memory of a run beside the weights; None where the family does not tell.
+
+        Args:
+            samples: b.
+            streams: live to the end of the run.
+        """
         return None
 
     def conditions(self, condition: Any, samples: int) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,11 +11,13 @@ from hguide.errors import ConfigError
 
 if TYPE_CHECKING:
     from hguide.generator import ScaleGenerator
+    from hguide.guidance import Guidance
     from hguide.sampling import Sampler
 
 __all__ = [
     "add_model",
     "add_sampling",
+    "batch_size_of",
     "checked_device",
     "load_model",
     "new_file",
@@ -45,7 +47,7 @@ def add_sampling(
     parser.add_argument("--temperature", type=Setting, default=temperature, help=f"{warmth}.")
     parser.add_argument("--top-k", type=Setting, default=top_k, help=f"most probable tokens kept, 0 for all; {each}.")
     parser.add_argument("--top-p", type=Setting, default=top_p, help=f"probability mass kept, 0 for all; {each}.")
-    parser.add_argument("--batch-size", type=int, default=batch_size, help="images at once.")
+    parser.add_argument("--batch-size", type=int | Literal["auto"], default=batch_size, help="images at once, or auto.")
     add_flag(
         parser,
         "deterministic",
@@ -87,9 +89,27 @@ def checked_device(name: str) -> Any:
 
 def sampler_of(options: Any) -> Sampler:
     """The sampler that the options of `add_sampling` describe."""
-    if options.batch_size < 1:
-        raise ConfigError(f"batch-size is at least 1, got {options.batch_size}.")
+    if options.batch_size != "auto" and options.batch_size < 1:
+        raise ConfigError(f"batch-size is at least 1, or auto, got {options.batch_size}.")
     return sampler_from({name: getattr(options, name) for name in ("temperature", "top_k", "top_p")})
+
+
+def batch_size_of(
+    options: Any,
+    generator: ScaleGenerator,
+    guidances: Sequence[Guidance],
+    models: Mapping[str, ScaleGenerator] | None = None,
+    *,
+    wanted: int,
+) -> int:
+    """The number that the options give, or with "auto" as many images as fit whatever the guidance."""
+    if options.batch_size != "auto":
+        return options.batch_size
+    from hguide.generate import plan
+    from hguide.memory import automatic_batch_size
+
+    lives = [plan(generator, each, negative=getattr(options, "negative", None), models=models) for each in guidances]
+    return min(automatic_batch_size(generator, live, models, wanted=wanted) for live in lives)
 
 
 def sampler_from(settings: dict[str, Any]) -> Sampler:

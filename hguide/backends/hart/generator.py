@@ -23,18 +23,18 @@ from hguide.backends.hart.smoothing import progress, soft_codes
 from hguide.backends.hart.state import HARTState
 from hguide.backends.hart.tokenizer import HARTTokenizer, HybridTokens, tokenizer_hash
 from hguide.backends.hart.transformer import HARTTransformer
+from hguide.backends.run_bytes import TransformerSizes, decode_in_parts, run_bytes
 from hguide.backends.text import TextEmbedding, TextEncoder, class_prompts, text_conditions
 from hguide.backends.var.editing import Edit
 from hguide.errors import ConfigError, ShapeError
 from hguide.generator import Categorical, Draw, ScaleGenerator, Serves
 from hguide.grids import Scale, Step
+from hguide.memory import RunBytes
 from hguide.noise import Noise
 from hguide.sampling import Sampler
 from hguide.streams import COND, Stream
 
 __all__ = ["HART", "HARTState"]
-
-DECODED_AT_ONCE = 2**20  # pixels
 
 
 class HART(ScaleGenerator):
@@ -288,10 +288,29 @@ class HART(ScaleGenerator):
 
     def decode(self, state: HARTState) -> Float[Tensor, "b 3 H W"]:
         """(decoder(f_hat) clamped to [-1, 1] + 1) / 2, a few images at a time to bound the memory."""
-        dtype = self.tokenizer.post_quant_conv.weight.dtype
-        side = self.scales[-1].height * self.tokenizer.config.autoencoder.stride
-        parts = state.latent.to(dtype).split(max(1, DECODED_AT_ONCE // side**2))
-        return torch.cat([self.tokenizer.decode_latent(part) for part in parts]).float().add_(1.0).div_(2.0)
+        tokenizer = self.tokenizer
+        dtype = tokenizer.post_quant_conv.weight.dtype
+        return decode_in_parts(tokenizer.decode_latent, state.latent, tokenizer.config.autoencoder, dtype)
+
+    def run_bytes(self, samples: int, streams: int) -> RunBytes:
+        """Cache, text, the last step's feed-forward layer or logits, the decoder."""
+        config = self.transformer.config
+        sizes = TransformerSizes(
+            depth=config.depth,
+            width=config.width,
+            feed_forward=(3 if config.ffn == "llama" else 2) * config.hidden,
+            cached=config.length,
+            last=config.lengths[-1],
+            before=config.lengths[-2],
+            channels=config.vocabulary,
+            predicted=config.vocabulary,
+            candidates=config.vocabulary,
+            modulated=(0 if config.adaln == "none" else 6 * config.depth) + config.context_tokens,
+            itemsize=self.transformer.head.weight.dtype.itemsize,
+            autoencoder=self.tokenizer.config.autoencoder,
+            grid=self.scales[-1].grid,
+        )
+        return run_bytes(sizes, samples, streams, self.device)
 
     def encode(self, images: Float[Tensor, "b 3 H W"]) -> list[Int[Tensor, "b _ _"]]:
         """Tokens of images in [0, 1] of the model's own size; `encode_hybrid` also gives the continuous rest.

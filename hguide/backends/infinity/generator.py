@@ -20,6 +20,7 @@ from hguide.backends.infinity.scale_schedule import ScaleSchedule
 from hguide.backends.infinity.state import InfinityState
 from hguide.backends.infinity.tokenizer import InfinityTokenizer
 from hguide.backends.infinity.transformer import InfinityTransformer
+from hguide.backends.run_bytes import TransformerSizes, decode_in_parts, run_bytes
 from hguide.backends.text import TextEncoder, text_conditions
 from hguide.backends.var.editing import Edit
 from hguide.backends.var.perturbation import check_options
@@ -27,13 +28,12 @@ from hguide.backends.var.tokenizer import tokenizer_hash
 from hguide.errors import ConfigError, ShapeError
 from hguide.generator import Binary, Draw, ScaleGenerator, Serves
 from hguide.grids import Grid, Scale, Step
+from hguide.memory import RunBytes
 from hguide.noise import Noise
 from hguide.sampling import Sampler
 from hguide.streams import COND, Stream
 
 __all__ = ["GuidanceGrid", "Infinity", "InfinityState"]
-
-DECODED_AT_ONCE = 2**20  # pixels
 
 PERTURBATIONS = frozenset({"pag", "slg", "seg"})
 """Not "soft": values weighted by the probability of their token, which independent bits don't have."""
@@ -291,10 +291,29 @@ class Infinity(ScaleGenerator):
 
     def decode(self, state: InfinityState) -> Float[Tensor, "b 3 H W"]:
         """(decoder(F) clamped to [-1, 1] + 1) / 2, a few images at a time to bound the memory."""
-        dtype = self.tokenizer.decoder.conv_in.weight.dtype
-        at_once = max(DECODED_AT_ONCE // (self.image_size[0] * self.image_size[1]), 1)
-        parts = [self.tokenizer.decode_latent(part.to(dtype)) for part in state.latent.split(at_once)]
-        return torch.cat(parts).float().add_(1.0).div_(2.0)
+        tokenizer = self.tokenizer
+        dtype = tokenizer.decoder.conv_in.weight.dtype
+        return decode_in_parts(tokenizer.decode_latent, state.latent, tokenizer.config.autoencoder, dtype)
+
+    def run_bytes(self, samples: int, streams: int) -> RunBytes:
+        """Cache, modulation and the longest text, the last step's feed-forward layer or logits, the decoder."""
+        config, lengths = self.transformer.config, self.schedule.lengths
+        sizes = TransformerSizes(
+            depth=config.depth,
+            width=config.width,
+            feed_forward=2 * config.mlp_width,
+            cached=sum(lengths),
+            last=lengths[-1],
+            before=lengths[-2] if len(lengths) > 1 else 0,
+            channels=config.token_bits,
+            predicted=2 * config.token_bits,
+            candidates=config.token_bits,
+            modulated=6 * config.depth + 2 * config.depth * config.text_length,
+            itemsize=self.transformer.compute_dtype.itemsize,
+            autoencoder=self.tokenizer.config.autoencoder,
+            grid=self.tokenizer_grids[-1],
+        )
+        return run_bytes(sizes, samples, streams, self.device)
 
     def encode(self, images: Float[Tensor, "b 3 H W"]) -> list[Int[Tensor, "b _ _ _"]]:
         """Bits of images in [0, 1] of the schedule's own size, on the grid that guidance sees.

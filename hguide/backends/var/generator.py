@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hguide.backends.cache import KeyValueCache
+from hguide.backends.run_bytes import TransformerSizes, decode_in_parts, run_bytes
 from hguide.backends.var.confidence import needs_confidence, token_probability, with_confidence
 from hguide.backends.var.editing import Edit
 from hguide.backends.var.forward import forward_streams
@@ -23,13 +24,12 @@ from hguide.backends.var.transformer import VARTransformer
 from hguide.errors import ConfigError, ShapeError, near_matches
 from hguide.generator import Categorical, Draw, ScaleGenerator, Serves
 from hguide.grids import Scale, Step
+from hguide.memory import RunBytes
 from hguide.noise import Noise
 from hguide.sampling import Candidates, Sampler
 from hguide.streams import Stream
 
 __all__ = ["VAR", "VARState"]
-
-DECODED_AT_ONCE = 16
 
 
 class VAR(ScaleGenerator):
@@ -222,9 +222,29 @@ class VAR(ScaleGenerator):
 
     def decode(self, state: VARState) -> Float[Tensor, "b 3 H W"]:
         """(decoder(f_hat) clamped to [-1, 1] + 1) / 2, a few images at a time to bound the memory."""
-        dtype = self.tokenizer.post_quant_conv.weight.dtype
-        parts = [self.tokenizer.decode_latent(part.to(dtype)) for part in state.latent.split(DECODED_AT_ONCE)]
-        return torch.cat(parts).float().add_(1.0).div_(2.0)
+        tokenizer = self.tokenizer
+        dtype = tokenizer.post_quant_conv.weight.dtype
+        return decode_in_parts(tokenizer.decode_latent, state.latent, tokenizer.config.autoencoder, dtype)
+
+    def run_bytes(self, samples: int, streams: int) -> RunBytes:
+        """Cache, modulation, the last step's feed-forward layer or logits, the decoder."""
+        config = self.transformer.config
+        sizes = TransformerSizes(
+            depth=config.depth,
+            width=config.width,
+            feed_forward=2 * config.hidden,
+            cached=config.length,
+            last=config.lengths[-1],
+            before=config.lengths[-2] if len(config.lengths) > 1 else 0,
+            channels=config.vocabulary,
+            predicted=config.vocabulary,
+            candidates=config.vocabulary,
+            modulated=6 * config.depth + 2 + config.lengths[0],
+            itemsize=self.transformer.head.weight.dtype.itemsize,
+            autoencoder=self.tokenizer.config.autoencoder,
+            grid=self.scales[-1].grid,
+        )
+        return run_bytes(sizes, samples, streams, self.device)
 
     def encode(self, images: Float[Tensor, "b 3 H W"]) -> list[Int[Tensor, "b _ _"]]:
         """Tokens of images in [0, 1] of the model's own size.

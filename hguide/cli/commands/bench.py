@@ -23,10 +23,19 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             "hguide.experiments.bench.sampling",
             "SamplingBenchConfig",
         ),
+        "memory": Job(
+            "Predict the peak memory of a run and measure it; with --predict true, predict alone.",
+            "hguide bench memory --model landuse-var --batches '[1, 8, 0]'\n"
+            "hguide bench --predict --model var_d16.pth --batches '[64]' --dtype bfloat16",
+            "hguide.experiments.bench.memory",
+            "MemoryBenchConfig",
+        ),
     }
 )
 
 
 def chosen(arguments: Sequence[str]) -> tuple[Any, list[str], str]:
-    """The benchmark that was asked for."""
+    """The benchmark that was asked for; `--predict` in front is short for `memory --predict true`."""
+    if arguments[:1] == ["--predict"]:
+        arguments = ["memory", "--predict", "true", *arguments[1:]]
     return choose("bench", JOBS, arguments)

@@ -138,10 +138,12 @@ def _runs(
 
     from hguide.cli.batches import batches, sample_batches
     from hguide.cli.lists import class_numbers
+    from hguide.cli.options import batch_size_of
     from hguide.experiments.bench.timed_guidance import TimedGuidance
     from hguide.experiments.bench.timing import Spans
 
-    parts = batches(generator, pairs, options.batch_size, options.deterministic)
+    size = batch_size_of(options, generator, guidances, models, wanted=len(pairs))
+    parts = batches(generator, pairs, size, options.deterministic)
     labels = class_numbers(generator, [condition for condition, _ in pairs])
     found = []
     with tqdm(total=len(pairs) * len(guidances), unit="image", file=sys.stderr) as progress:

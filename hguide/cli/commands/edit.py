@@ -184,13 +184,15 @@ def _sample(
     from tqdm import tqdm
 
     from hguide.cli.batches import batches, sample_batches
+    from hguide.cli.options import batch_size_of
 
     sampler_for: Callable[[int], Sampler] = lambda _: sampler  # noqa: E731
     if options.prefix:
         editing, sampler_for = _completing(model, image, options.prefix, sampler)
     else:
         editing = _keeping(model, image, box, options.outpaint)
-    parts = batches(editing, [(label, seed) for seed in seeds], options.batch_size, options.deterministic)
+    size = batch_size_of(options, editing, [guidance], wanted=len(seeds))
+    parts = batches(editing, [(label, seed) for seed in seeds], size, options.deterministic)
     found = []
     with tqdm(total=len(seeds), unit="image", desc=str(guidance), file=sys.stderr) as progress:
         for part in parts:

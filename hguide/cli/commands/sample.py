@@ -161,10 +161,12 @@ def _sample(
     from tqdm import tqdm
 
     from hguide.cli.batches import batches, sample_batches
+    from hguide.cli.options import batch_size_of
     from hguide.images import to_uint8, write_png
 
     pairs = [(settings.condition, settings.seed) for settings in missing.values()]
-    parts = batches(generator, pairs, options.batch_size, options.deterministic)
+    size = batch_size_of(options, generator, [guidance], models, wanted=len(pairs)) if pairs else 1
+    parts = batches(generator, pairs, size, options.deterministic)
     files = iter(missing.items())
     with tqdm(total=len(pairs), unit="image", desc=str(guidance), file=sys.stderr) as progress:
         for batch in sample_batches(generator, parts, guidance, sampler, negative=options.negative, models=models):

@@ -125,9 +125,11 @@ def _samples(
     from tqdm import tqdm
 
     from hguide.cli.batches import batches, sample_batches
+    from hguide.cli.options import batch_size_of
     from hguide.experiments.trace.records import Tracer
 
-    parts = batches(generator, pairs, options.batch_size, options.deterministic)
+    size = batch_size_of(options, generator, [guidance], models, wanted=len(pairs))
+    parts = batches(generator, pairs, size, options.deterministic)
     tracer = Tracer(generator.channels, sampler, looked_at, options.pictures)
     found: list[list[StepRow]] = []
     with tqdm(total=len(pairs), unit="image", desc=str(guidance), file=sys.stderr) as progress:

@@ -11,10 +11,10 @@ from typing import Any
 
 from hguide.errors import ConfigError
 
-__all__ = ["MET", "NOT_MEASURED", "NOT_MET", "BenchReport", "BenchRow"]
+__all__ = ["MET", "NOT_MEASURED", "NOT_MET", "NO_TARGET", "BenchReport", "BenchRow"]
 
-MET, NOT_MET, NOT_MEASURED = "met", "not met", "not measured"
-_HEADER = ("what", "ms", "against ms", "ratio", "quickest", "target", "n", "verdict")
+MET, NOT_MET, NOT_MEASURED, NO_TARGET = "met", "not met", "not measured", "no target"
+_HEADER = ("what", "ms or MiB", "against", "ratio", "quickest", "target", "n", "verdict")
 _FORMAT = 1
 
 
@@ -24,9 +24,9 @@ class BenchRow:
 
     Attributes:
         what: in words.
-        quantity: "update / floor", "reference / update" or "guidance / total".
+        quantity: what the ratio is of: "update / floor", "guidance / total", "log-log slope" and others.
         ratio: the figure; None where it was not measured.
-        target: that it is held against.
+        target: that it is held against; None for a figure that is only told.
         at_least: whether the target is a lower bound; else it is an upper one.
         ms: time of what is judged.
         against_ms: of what it is compared with: the floor, the transform-per-call form, the whole run.
@@ -41,7 +41,7 @@ class BenchRow:
     what: str
     quantity: str
     ratio: float | None
-    target: float
+    target: float | None
     at_least: bool = False
     ms: float | None = None
     against_ms: float | None = None
@@ -54,9 +54,11 @@ class BenchRow:
 
     @property
     def verdict(self) -> str:
-        """ "met", "not met" or "not measured"."""
+        """ "met", "not met", "not measured" or "no target"."""
         if not self.valid or self.ratio is None or not math.isfinite(self.ratio):
             return NOT_MEASURED
+        if self.target is None:
+            return NO_TARGET
         return MET if (self.ratio >= self.target if self.at_least else self.ratio <= self.target) else NOT_MET
 
 
@@ -101,8 +103,18 @@ class BenchReport:
             longest = max((row.ms or 0.0 for row in missed), default=0.0)
             which = f"{len(missed)} not met, taking at most {longest:.2f} ms each" if missed else "all met"
             lines.append(f"{len(left)} smaller grids, in the JSON: {which}.")
-        counts = ", ".join(f"{len(self.of(verdict))} {verdict}" for verdict in (MET, NOT_MET, NOT_MEASURED))
-        return "\n".join([*lines, "", f"targets: {counts}; {self.seconds:.0f} s."])
+        return "\n".join([*lines, "", f"targets: {self._counts()}; {self.seconds:.0f} s."])
+
+    def markdown(self) -> str:
+        """The same table for a page."""
+        cells = [_HEADER, *map(_cells, self.rows)]
+        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
+        rule = "|" + "|".join(["---", *["---:"] * (len(_HEADER) - 2), "---"]) + "|"
+        facts = [line for line in self._facts() if line]
+        return "\n\n".join(["  \n".join(facts), "\n".join([lines[0], rule, *lines[1:]]), f"Targets: {self._counts()}."])
+
+    def _counts(self) -> str:
+        return ", ".join(f"{len(self.of(verdict))} {verdict}" for verdict in (MET, NOT_MET, NOT_MEASURED))
 
     def json(self) -> str:
         """All of it, rows with their verdicts."""
@@ -132,27 +144,36 @@ class BenchReport:
         words = "unknown" if load is None else f"{load}"
         if busy:
             words += " (other processes compete for the cores: read the quickest samples, and measure again)"
-        return [
+        lines = [
             f"{facts['name']} ({facts['type']}), {facts['processor']}, {facts['threads']} threads of "
             f"{facts['cores']} cores, {facts['instructions']}, torch {facts['versions']['torch']}, "
             f"load {words}",
-            f"read-read-write {self.rates['bandwidth'] / 1e9:.1f} GB/s, product {self.rates['gemm'] / 1e9:.0f} GFLOP/s "
-            f"on large operands, {self.settings['dtype']}; floors are measured again at each shape",
         ]
+        if self.rates:
+            lines.append(self._measured_rates())
+        return lines
+
+    def _measured_rates(self) -> str:
+        return (
+            f"read-read-write {self.rates['bandwidth'] / 1e9:.1f} GB/s, product {self.rates['gemm'] / 1e9:.0f} GFLOP/s "
+            f"on large operands, {self.settings['dtype']}; floors are measured again at each shape"
+        )
 
 
 def _cells(row: BenchRow) -> tuple[str, ...]:
     percent = row.quantity == "guidance / total"
+    unit = "" if "slope" in row.quantity else "x"
 
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.{3 if value < 10 else 1}f}"
 
     def figure(value: float) -> str:
-        return f"{100 * value:.2g} %" if percent else f"{value:.{2 if value < 10 else 0}f}x"
+        return f"{100 * value:.2g} %" if percent else f"{value:.{2 if value < 10 else 0}f}{unit}"
 
-    target = ("at least " if row.at_least else "at most ") + (
-        f"{100 * row.target:g} %" if percent else f"{row.target:g}x"
-    )
+    target = "-"
+    if row.target is not None:
+        bound = f"{100 * row.target:g} %" if percent else f"{row.target:g}{unit}"
+        target = ("at least " if row.at_least else "at most ") + bound
     ratio, quickest = ("-" if value is None else figure(value) for value in (row.ratio, row.quickest_ratio))
     note = row.note if row.valid else "disturbed: threads waited for a core; use a quiet machine or fewer threads"
     verdict = row.verdict + (f" ({note})" if note else "")
