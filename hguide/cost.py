@@ -59,8 +59,8 @@ def cost(
     for stream in plan(generator, guidance, models=models):
         name = stream.model if stream.model in lenders else "main"
         live.setdefault(name, set()).add(stream.by("main"))
-    found = [lenders.get(name, generator).cache_bytes(len(streams)) for name, streams in live.items()]
-    known = [each for each in found if each is not None]
+    found = [lenders.get(name, generator).run_bytes(1, len(streams)) for name, streams in live.items()]
+    known = [each.cache for each in found if each is not None]
     steps = [Step(scale.index, generator.count, 0, scale) for scale in generator.scales]
     return Cost(
         predictions=tuple(_predictions(guidance, step, lenders) for step in steps),

@@ -142,10 +142,6 @@ class ScaleGenerator(ABC):
         """Where the generator computes."""
         return torch.device("cpu")
 
-    def cache_bytes(self, streams: int) -> int | None:
-        """Memory of the keys and values of one sample in `streams` streams; None where none are kept."""
-        return None
-
     def run_bytes(self, samples: int, streams: int) -> RunBytes | None:
         """Predicted memory of a run beside the weights; None where the family does not tell.
 

@@ -151,4 +151,4 @@ def test_the_generator_contract_holds_with_other_streams(model: Infinity) -> Non
 def test_the_cost_is_that_of_the_caches(model: Infinity) -> None:
     streams = {COND: 3, UNCOND: 3, COND.corrupted(Corruption(0.1)): 3}
     state = model.begin([text(5)], streams, SeededNoise([0]))
-    assert model.cache_bytes(3) == state.cache.nbytes
+    assert model.run_bytes(1, 3).cache == state.cache.nbytes

@@ -25,7 +25,7 @@ def test_predictions_follow_the_steps() -> None:
 def test_the_memory_is_that_of_the_caches_of_all_models() -> None:
     model = hguide.load("landuse-var")
     state = model.begin([1], {COND: 6, UNCOND: 6, COND.corrupted(Corruption(0.1)): 6}, SeededNoise([0]))
-    assert model.cache_bytes(3) == state.cache.nbytes
+    assert model.run_bytes(1, 3).cache == state.cache.nbytes
     one = cost(model, "none").cache_bytes
     lent = cost(model, "cfg | autoguidance", models={"weak": copy.copy(model)})
     assert (lent.streams, lent.cache_bytes) == (4, 4 * one)

@@ -103,12 +103,6 @@ class HART(ScaleGenerator):
         """Where the transformer lies."""
         return self.transformer.head.weight.device
 
-    def cache_bytes(self, streams: int) -> int:
-        """Keys and values of every block for the tokens of all scales."""
-        config = self.transformer.config
-        tokens = config.depth * config.heads * config.length * config.head_dim
-        return 2 * streams * tokens * self.transformer.head.weight.dtype.itemsize
-
     def with_options(self, *, edit: Edit | None = None, **changes: Any) -> HART:
         """The same model, sharing its weights, with other options.
 

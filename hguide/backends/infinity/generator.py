@@ -155,12 +155,6 @@ class Infinity(ScaleGenerator):
         """Where the transformer lies."""
         return self.transformer.head.weight.device
 
-    def cache_bytes(self, streams: int) -> int:
-        """Keys and values of every block for the tokens of all scales."""
-        config = self.transformer.config
-        tokens = config.depth * config.heads * sum(self.schedule.lengths) * config.head_dim
-        return 2 * streams * tokens * self.transformer.compute_dtype.itemsize
-
     def with_options(self, **options: Any) -> Infinity:
         """The same model, sharing its weights, with other options.
 
