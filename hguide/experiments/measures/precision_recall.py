@@ -122,7 +122,7 @@ def _radii_of_present(
 def _nearest_present(
     distances: Tensor, order: Tensor, present: Bool[Tensor, " n"], neighbours: int
 ) -> tuple[Float64[Tensor, " r"], Bool[Tensor, " r"]]:
-    """Distance to the k-th neighbour that is there, of those given nearest first, and whether there is one; else inf."""
+    """Distance to the k-th neighbour that is there, of those given (nearest first), else inf; whether there is one."""
     seen = present[order].to(torch.int32).cumsum(1) >= neighbours
     place = seen.to(torch.uint8).argmax(1, keepdim=True)
     found = seen[:, -1]
