@@ -51,7 +51,7 @@ def cost(
     Example:
         >>> import hguide
         >>> print(cost(hguide.load("landuse-var"), "cfg(1.5) | vpg(0.5)"))
-        2 to 4 predictions a step, 4 streams, keys and values of 5.71 MB an image
+        1 to 4 predictions a step, 4 streams, keys and values of 5.71 MB an image
     """
     guidance = parse(guidance) if isinstance(guidance, str) else guidance
     lenders = {name: lender for name, lender in (models or {}).items() if lender is not generator}
