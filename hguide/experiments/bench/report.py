@@ -105,14 +105,6 @@ class BenchReport:
             lines.append(f"{len(left)} smaller grids, in the JSON: {which}.")
         return "\n".join([*lines, "", f"targets: {self._counts()}; {self.seconds:.0f} s."])
 
-    def markdown(self) -> str:
-        """The same table for a page."""
-        cells = [_HEADER, *map(_cells, self.rows)]
-        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
-        rule = "|" + "|".join(["---", *["---:"] * (len(_HEADER) - 2), "---"]) + "|"
-        facts = [line for line in self._facts() if line]
-        return "\n\n".join(["  \n".join(facts), "\n".join([lines[0], rule, *lines[1:]]), f"Targets: {self._counts()}."])
-
     def _counts(self) -> str:
         return ", ".join(f"{len(self.of(verdict))} {verdict}" for verdict in (MET, NOT_MET, NOT_MEASURED))
 
