@@ -24,6 +24,7 @@ LOADERS: Mapping[str, str] = MappingProxyType(
     {
         "hart": "hguide.backends.hart.files",
         "infinity": "hguide.backends.infinity.files",
+        "switti": "hguide.backends.switti.files",
         "var": "hguide.backends.var.files",
         "vq_diffusion": "hguide.backends.vq_diffusion.files",
     }
@@ -105,6 +106,8 @@ def _family_of(path: Path) -> str:
         return "hart"
     if _is_published_vq_diffusion(path):
         return "vq_diffusion"
+    if _is_published_switti(path):
+        return "switti"
     if path.suffix != ".safetensors" or not path.is_file():
         return "infinity" if _is_published_infinity(path) else "var"
     from hguide.backends.checkpoints import read_metadata
@@ -136,3 +139,9 @@ def _is_published_vq_diffusion(path: Path) -> bool:
     data = ("imagenet", "coco", "cc", "cub", "human", "ithq")
     names = tuple(f"{each}_{kind}.pth" for each in data for kind in ("pretrained", "learnable"))
     return path.name.lower().startswith(names) or str(path).startswith("microsoft/vq-diffusion")
+
+
+def _is_published_switti(path: Path) -> bool:
+    """A folder of Switti's by its name, the weights in it, or its repository on the hub."""
+    folder = path.parent.name if path.name == "model.safetensors" else path.name
+    return folder.lower() == "switti" or folder.lower().startswith("switti-")

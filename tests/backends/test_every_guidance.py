@@ -12,6 +12,8 @@ from tiny_hart import text as hart_text
 from tiny_hart import tiny_hart
 from tiny_infinity import text as infinity_text
 from tiny_infinity import tiny_infinity
+from tiny_switti import text as switti_text
+from tiny_switti import tiny_switti
 from tiny_vq_diffusion import tiny_vq_diffusion
 
 import hguide
@@ -25,7 +27,7 @@ REASONS = {
     "serves no perturbation": "no such pass",
     "needs full maps": "full maps only",
 }
-FAMILIES = ("`var`", "`hart`", "`hart`, partial maps", "`infinity`", "`vq_diffusion`")
+FAMILIES = ("`var`", "`hart`", "`hart`, partial maps", "`infinity`", "`switti`", "`vq_diffusion`")
 
 
 def model_of(family: str) -> tuple[ScaleGenerator, Any]:
@@ -34,6 +36,8 @@ def model_of(family: str) -> tuple[ScaleGenerator, Any]:
         return hguide.load("landuse-var"), 3
     if family == "`infinity`":
         return tiny_infinity(), infinity_text(5)
+    if family == "`switti`":
+        return tiny_switti(), switti_text(1)
     if family == "`vq_diffusion`":
         return tiny_vq_diffusion(), 1
     hart = tiny_hart()

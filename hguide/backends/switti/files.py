@@ -1,0 +1,230 @@
+"""Reading and writing Switti models: the published folders, and hguide's own single file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hguide.backends.checkpoints import load_into, read_metadata, read_state_dict, save_safetensors
+from hguide.backends.conv_autoencoder import AutoencoderConfig
+from hguide.backends.hub_folder import fetch_folder
+from hguide.backends.switti.crop import FourierEmbedding
+from hguide.backends.switti.generator import Switti
+from hguide.backends.switti.infer_config import infer_transformer_config, without_buffers
+from hguide.backends.switti.text import switti_text_encoder
+from hguide.backends.switti.transformer import SwittiTransformer
+from hguide.backends.switti.transformer_config import TransformerConfig
+from hguide.backends.text import CachedTextEncoder, TextEmbedding, TextEncoder
+from hguide.backends.var.infer_config import infer_tokenizer_config
+from hguide.backends.var.tokenizer import UNUSED_KEYS, TokenizerConfig, VARTokenizer
+from hguide.backends.weights_folder import find_weights, read_weights
+from hguide.errors import CheckpointError, ConfigError
+
+__all__ = ["TOKENIZER_REPOSITORY", "load", "load_pair", "load_single", "save"]
+
+TOKENIZER_REPOSITORY = "yresearch/VQVAE-Switti"
+TRANSFORMER = "transformer."
+TOKENIZER = "tokenizer."
+CROP_FREQUENCIES = "crop_embed.weight"
+DOWNLOADED = ("*.json", "*.safetensors")
+
+
+def load(
+    source: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    text_encoder: TextEncoder | tuple[str | Path, ...] | str | Path | None = None,
+    null_text: TextEmbedding | None = None,
+    cache: str | Path | None = None,
+    revision: str | None = None,
+    patch_nums: tuple[int, ...] | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Switti:
+    """A Switti model from files. Parity with the official program is unproven (see `hguide.backends.switti`).
+
+    Args:
+        source: hguide's single file; or the published folder (config.json, model.safetensors), a file in it, or the hub
+            id ("yresearch/Switti").
+        tokenizer: folder, file or hub id of the tokenizer; by default the folder VQVAE-Switti beside the model's, or
+            for a hub id its repository.
+        text_encoder: of prompts: the folders of CLIP ViT-L/14 and ViT-bigG/14, or any `TextEncoder` with their layout;
+            without one conditions are embeddings.
+        null_text: the empty prompt's embedding, which the null stream needs where there is no text encoder.
+        cache: folder that remembers embeddings of prompts.
+        revision: of the hub repository.
+        patch_nums: the schedule, where neither the weights nor config.json tells it.
+        device: where the model computes.
+        dtype: of the transformer and the text encoder; the tokenizer and the latent stay float32.
+
+    Raises:
+        CheckpointError: no usable weights; lists wrong or missing names.
+        ConfigError: one text encoder in place of two, or a cache without any.
+    """
+    encoder = _text_encoder(text_encoder, cache, device, dtype)
+    path = Path(source).expanduser()
+    if path.suffix == ".safetensors" and path.is_file() and "hguide" in read_metadata(path):
+        model = load_single(path, encoder, dtype=dtype)
+    else:
+        if not path.is_file():
+            path = find_weights(fetch_folder(source, revision, DOWNLOADED))
+        model = load_pair(path, _tokenizer_file(source, path, tokenizer), encoder, patch_nums=patch_nums, dtype=dtype)
+    model.null_text = null_text
+    model.transformer.to(device)
+    model.tokenizer.to(device)
+    return model
+
+
+def load_pair(
+    transformer_path: Path,
+    tokenizer_path: Path,
+    text_encoder: TextEncoder | None = None,
+    *,
+    patch_nums: tuple[int, ...] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Switti:
+    """The model of a transformer's and a tokenizer's weights with the published names.
+
+    Args:
+        transformer_path: a file with config.json beside it, or the index of shards.
+        tokenizer_path: the same.
+        text_encoder: of prompts.
+        patch_nums: the schedule, where nothing else tells it.
+        dtype: of the transformer.
+
+    Raises:
+        CheckpointError: no usable weights.
+    """
+    state = read_weights(transformer_path)
+    config = infer_transformer_config(state, _config_beside(transformer_path), patch_nums=patch_nums)
+    transformer = _filled(SwittiTransformer, config, without_buffers(state, config), dtype)
+    pictures = read_weights(tokenizer_path)
+    tokenizer_config = infer_tokenizer_config(pictures, config.patch_nums)
+    tokenizer = _filled(VARTokenizer, tokenizer_config, pictures, torch.float32, UNUSED_KEYS)
+    return Switti(transformer, tokenizer, text_encoder, name=transformer_path.parent.name or "switti")
+
+
+def load_single(path: Path, text_encoder: TextEncoder | None = None, *, dtype: torch.dtype = torch.float32) -> Switti:
+    """The model of a file that `save` wrote."""
+    try:
+        facts = json.loads(read_metadata(path)["hguide"])
+        family = facts["family"]
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: carries no description of an hguide model; convert it first.") from error
+    if family != "switti":
+        raise CheckpointError(f"{path}: describes a model of the family {family!r}, asked for 'switti'.")
+    try:
+        config = TransformerConfig(**{**facts["transformer"], "patch_nums": tuple(facts["transformer"]["patch_nums"])})
+        tokenizer_config = _tokenizer_config(facts["tokenizer"])
+    except (KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(f"{path}: its description does not fit a Switti model: {error!r}.") from error
+    state = read_state_dict(path)
+    stray = [key for key in state if not key.startswith((TRANSFORMER, TOKENIZER))]
+    if stray:
+        raise CheckpointError(f"{path}: entries of neither transformer nor tokenizer: {', '.join(stray[:5])}.")
+    transformer = _filled(SwittiTransformer, config, _part(state, TRANSFORMER), dtype)
+    tokenizer = _filled(VARTokenizer, tokenizer_config, _part(state, TOKENIZER), torch.float32)
+    return Switti(transformer, tokenizer, text_encoder, name=facts.get("name", path.stem))
+
+
+def save(
+    model: Switti, path: Path, *, dtype: torch.dtype = torch.float32, facts: Mapping[str, Any] | None = None
+) -> None:
+    """Write transformer, tokenizer and description into one safetensors file; the text encoder stays outside.
+
+    Args:
+        model: to write.
+        path: ends in `.safetensors`; replaced whole or not at all.
+        dtype: of the stored weights; the frequencies of the crop keep their own.
+        facts: more to describe it, stored beside the configuration.
+    """
+    tensors = {
+        prefix + key: value.to("cpu", value.dtype if key == CROP_FREQUENCIES else dtype).contiguous()
+        for prefix, module in ((TRANSFORMER, model.transformer), (TOKENIZER, model.tokenizer))
+        for key, value in module.state_dict().items()
+    }
+    description = {
+        **(facts or {}),
+        "family": "switti",
+        "name": model.name,
+        "transformer": asdict(model.transformer.config),
+        "tokenizer": asdict(model.tokenizer.config),
+    }
+    save_safetensors(path, tensors, {"hguide": json.dumps(description)})
+
+
+def _filled(
+    kind: Any, config: Any, state: Mapping[str, Tensor], dtype: torch.dtype, tolerated: tuple[str, ...] = ()
+) -> Any:
+    """A module whose memory is that of its own weights: made without any, then given its copies."""
+    with torch.device("meta"):
+        module: nn.Module = kind(config)
+    module = module.to(dtype)
+    for part in module.modules():
+        if isinstance(part, FourierEmbedding):
+            part.to(torch.promote_types(dtype, torch.float32))
+    load_into(module, state, tolerated)
+    return module
+
+
+def _text_encoder(
+    given: TextEncoder | tuple[str | Path, ...] | str | Path | None,
+    cache: str | Path | None,
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> TextEncoder | None:
+    if given is None:
+        if cache is not None:
+            raise ConfigError("cache belongs to a text encoder: pass text_encoder too.")
+        return None
+    if isinstance(given, str | Path) or (isinstance(given, tuple) and len(given) != 2):
+        raise ConfigError(
+            "Switti has two text encoders: pass text_encoder=(FOLDER of ViT-L/14, FOLDER of ViT-bigG/14)."
+        )
+    if isinstance(given, tuple):
+        first, second = (fetch_folder(each) for each in given)
+        given = switti_text_encoder(first, second, device=device, dtype=dtype)
+    return given if cache is None else CachedTextEncoder(given, cache)
+
+
+def _tokenizer_file(source: str | Path, path: Path, given: str | Path | None) -> Path:
+    if given is not None:
+        other = Path(given).expanduser()
+        return other if other.is_file() else find_weights(fetch_folder(given, None, DOWNLOADED))
+    beside = path.parent.parent / TOKENIZER_REPOSITORY.split("/")[1]
+    if beside.is_dir():
+        return find_weights(beside)
+    if Path(source).expanduser().exists():
+        raise CheckpointError(
+            f"{path} holds a transformer; its tokenizer's folder is not at {beside}: pass tokenizer=PATH."
+        )
+    return find_weights(fetch_folder(TOKENIZER_REPOSITORY, None, DOWNLOADED))
+
+
+def _config_beside(path: Path) -> dict[str, Any]:
+    beside = path.parent / "config.json"
+    if not beside.is_file():
+        return {}
+    try:
+        content = json.loads(beside.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{beside}: not readable as JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{beside}: holds a {type(content).__name__}, expected an object of settings.")
+    return content
+
+
+def _tokenizer_config(facts: Mapping[str, Any]) -> TokenizerConfig:
+    autoencoder = {**facts["autoencoder"], "multipliers": tuple(facts["autoencoder"]["multipliers"])}
+    rest = {**facts, "patch_nums": tuple(facts["patch_nums"]), "autoencoder": AutoencoderConfig(**autoencoder)}
+    return TokenizerConfig(**rest)
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
