@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from hguide.backends import registry
-from hguide.errors import CheckpointError, RegistryError, near_matches
+from hguide.errors import CheckpointError, ConfigError, RegistryError, near_matches
 from hguide.generator import ScaleGenerator
 
 __all__ = ["BUNDLED", "bundled_path", "family_of", "load"]
@@ -60,6 +61,7 @@ def load(
     Raises:
         RegistryError: an unknown family.
         CheckpointError: no such file or name, or unusable weights.
+        ConfigError: an option that the family does not have.
 
     Example:
         >>> import hguide
@@ -71,11 +73,14 @@ def load(
         path = bundled_path(text)
         if not path.is_file():
             raise CheckpointError(f"{text}: its weights are missing from this installation ({path}); install it again.")
-        return _loader(BUNDLED[text])(path, device=device, dtype=dtype, **options)
+        return _loader(BUNDLED[text], options)(path, device=device, dtype=dtype, **options)
     if "/" not in text and not Path(text).exists() and "." not in text and text in registry and text not in LOADERS:
-        return registry.get(text)(**options)
+        backend = registry.get(text)
+        _check_options(text, backend, options)
+        return backend(**options)
+    loader = _loader(family or _family_of(Path(text)), options)
     try:
-        return _loader(family or _family_of(Path(text)))(name_or_path, device=device, dtype=dtype, **options)
+        return loader(name_or_path, device=device, dtype=dtype, **options)
     except CheckpointError as error:
         if Path(text).exists() or "/" in text:
             raise
@@ -94,10 +99,19 @@ def family_of(name_or_path: str | Path) -> str:
     return text if text in registry and text not in LOADERS else _family_of(Path(text))
 
 
-def _loader(family: str) -> Any:
+def _loader(family: str, options: Mapping[str, Any]) -> Any:
     if family not in LOADERS:
         raise RegistryError(f"no loader for the family {family!r}: {near_matches(family, LOADERS)}")
-    return importlib.import_module(LOADERS[family]).load
+    loader = importlib.import_module(LOADERS[family]).load
+    _check_options(family, loader, options)
+    return loader
+
+
+def _check_options(family: str, taken_by: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    known = set(inspect.signature(taken_by).parameters) - {"source", "device", "dtype"}
+    for name in options:
+        if name not in known:
+            raise ConfigError(f"models of {family} are loaded without an option {name!r}: {near_matches(name, known)}")
 
 
 def _family_of(path: Path) -> str:

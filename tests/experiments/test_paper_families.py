@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +35,12 @@ CLASSES = ("beach", "forest", "river")
 TEXT = TinyTextConfig(dim=24, tokens=12)
 
 
-def hart() -> HART:
+def hart(patch_nums: tuple[int, ...] = (1, 2, 4)) -> HART:
     shape = HARTConfig(
-        patch_nums=(1, 2, 4), depth=1, width=32, heads=2, hidden=48, vocabulary=24, latent_channels=8,
+        patch_nums=patch_nums, depth=1, width=32, heads=2, hidden=48, vocabulary=24, latent_channels=8,
         context_tokens=TEXT.tokens, context_dim=TEXT.dim, residual_width=16, residual_depth=1, diffusion_steps=2,
     )  # fmt: skip
-    pictures = HARTTokenizerConfig(AutoencoderConfig(32, (1, 1, 1, 1), 1, 8), 24, (1, 2, 4))
+    pictures = HARTTokenizerConfig(AutoencoderConfig(32, (1, 1, 1, 1), 1, 8), 24, patch_nums)
     return HART(HARTTransformer(shape), HARTTokenizer(pictures), TinyTextEncoder(TEXT), name="tiny", classes=CLASSES)
 
 
@@ -135,3 +136,55 @@ def test_other_families_and_settings_are_refused(tmp_path):
         run_preset(PaperOptions("ssg-table7", "landuse-var", tmp_path), lambda line: None)
     with pytest.raises(ConfigError, match="unknown settings 'bundeld': did you mean 'bundled'"):
         run_preset(PaperOptions("ssg-table8", "landuse-var", tmp_path, settings="bundeld"), lambda line: None)
+
+
+class NotedTextEncoder(TinyTextEncoder):
+    """Remembers what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(TEXT)
+        self.prompts: list[str] = []
+
+    def encode(self, prompts):
+        self.prompts += prompts
+        return super().encode(prompts)
+
+
+def test_a_figure_takes_the_prompts_and_the_options_of_loading(folder, tmp_path):
+    encoder, prompts = NotedTextEncoder(), tmp_path / "prompts.txt"
+    prompts.write_text("a pier\na dune\n")
+    given = replace(
+        options(folder, "ssg-fig4a", "hart", tmp_path), prompts=str(prompts), load={"text_encoder": encoder}
+    )
+    table = run_preset(given, lambda line: None)
+    assert {*encoder.prompts} >= {"a pier", "a dune"}
+    assert not {*encoder.prompts} & {*CLASSES}
+    assert {place for place, *_ in table.values} == {"1x1 to 2x2", "2x2 to 4x4"}
+    with pytest.raises(
+        ConfigError, match="hart are loaded without an option 'text_encodr': did you mean 'text_encoder'"
+    ):
+        run_preset(replace(given, load={"text_encodr": "FOLDER"}), lambda line: None)
+
+
+def test_completion_takes_a_prompt_per_class_of_its_pictures(tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_hart(hart((1, 2, 8)), tmp_path / "hart.safetensors")
+    rng = np.random.default_rng(0)
+    coded = rng.integers(0, 256, (3, 3, 96, 96), dtype=np.uint8)
+    np.savez(tmp_path / "test.npz", coded=coded, labels=[0, 1, 1], source=np.array([b"a00", b"b00", b"b01"]))
+    (tmp_path / "classes.json").write_text(json.dumps(["beach", "forest"]))
+    encoder, prompts = NotedTextEncoder(), tmp_path / "prompts.txt"
+    prompts.write_text("a shore\na wood\n")
+    given = PaperOptions(
+        "ssg-fig2", str(tmp_path / "hart.safetensors"), tmp_path / "out", settings="bundled", data=tmp_path,
+        prompts=str(prompts), load={"text_encoder": encoder}, replicates=3,
+    )  # fmt: skip
+    run_preset(given, lambda line: None)
+    assert {each for each in encoder.prompts if each} == {"a shore", "a wood"}
+    text = (tmp_path / "out" / "paper.md").read_text()
+    assert "| 2 of 3 | CFG + SSG | distance | only drawn; value not available | " in text
+    assert "distance on the bundled feature network for LPIPS; " in text
+    prompts.write_text("a\nb\nc\n")
+    with pytest.raises(ConfigError, match=r"one per class of theirs \(2, in the order beach, forest.*got 3"):
+        run_preset(given, lambda line: None)

@@ -142,8 +142,19 @@ def test_the_frequency_preset_writes_its_table(tmp_path) -> None:
     table = run_preset(options, lambda line: None)
     places = {place for place, *_ in table.values}
     assert places == {"1x1 to 2x2", "2x2 to 3x3", "3x3 to 4x4", "4x4 to 5x5", "5x5 to 6x6", "6x6 to 8x8"}
-    assert (tmp_path / "paper.md").read_text() == table.text()
-    assert len(json.loads((tmp_path / "paper.json").read_text())["rows"]) == len(table.values)
+    text = (tmp_path / "paper.md").read_text()
+    assert text == table.text()
+    assert "| step | row | quantity | reported | measured here | less the baseline's | what differs |" in text
+    # The paper draws curves, and prints none of their values.
+    line = next(each for each in text.splitlines() if each.startswith("| 6x6 to 8x8 | CFG + SSG | change above"))
+    assert line.split(" | ")[3] == "only drawn; value not available"
+    assert "below and above Nyquist for a curve" in line
+    assert "landuse-var for VAR-d16; all tokens" in line
+    assert "- images per row: not stated in the paper, 4 here (seeds 0-3)" in text
+    assert "- strength of the method: no printed value is known; here cfg = 3, beta = 1" in text
+    rows = json.loads((tmp_path / "paper.json").read_text())["rows"]
+    assert len(rows) == len(table.values)
+    assert {row["reported"] for row in rows} == {"only drawn; value not available"}
     assert "change above Nyquist" in (tmp_path / "figure.svg").read_text()
 
 

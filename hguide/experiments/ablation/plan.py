@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from hguide.cli.lenders import asked_models
-from hguide.errors import CheckpointError, ConfigError, HGuideError
+from hguide.errors import CheckpointError, HGuideError
 from hguide.experiments.ablation.cells import Cell
 from hguide.experiments.ablation.config import Config
 from hguide.generate import plan
@@ -85,12 +85,7 @@ class Models:
     def _load(self, name: str, options: Mapping[str, Any]) -> ScaleGenerator:
         from hguide.load import load
 
-        try:
-            return load(name, device=self.device, dtype=self.dtype, **options)
-        except TypeError as error:
-            if not options:
-                raise
-            raise ConfigError(f"options of load, {', '.join(options)}, do not fit it: {error}.") from error
+        return load(name, device=self.device, dtype=self.dtype, **options)
 
 
 @dataclass(frozen=True, eq=False)

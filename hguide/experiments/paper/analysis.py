@@ -7,26 +7,32 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from hguide.errors import ConfigError
 from hguide.experiments.measures.bootstrap import Interval
+from hguide.experiments.paper.comparison import other_settings, reported_values, settings_of
 from hguide.experiments.paper.completion import Completions, complete, completion_difference, completion_interval
-from hguide.experiments.paper.frequency import StepPowers, band_difference, band_interval, step_powers
+from hguide.experiments.paper.frequency import band_difference, band_interval, step_powers
 from hguide.experiments.paper.preset import Preset, Row
-from hguide.experiments.paper.spread import QUANTITIES, StepSpreads, spread_difference, spread_interval, step_spreads
+from hguide.experiments.paper.spread import QUANTITIES, spread_difference, spread_interval, step_spreads
+from hguide.experiments.report.markdown import escape_markdown
 from hguide.images import write_bytes
 from hguide.sampling import Sampler
 
 if TYPE_CHECKING:
     from hguide.experiments.paper.run import PaperOptions
+    from hguide.experiments.training.data import Scenes
     from hguide.generator import ScaleGenerator
 
 __all__ = ["AnalysisTable", "run_analysis"]
 
+_T = TypeVar("_T")
+
 CROP = 64
+DRAWN = "only drawn; value not available"
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class AnalysisTable:
         model: that was measured.
         first: head of the first column.
         values: (place in the first column, row label, quantity, interval, paired difference or None).
+        images: number and kind of the images of a row.
         note: on what was measured.
         whole: place in the first column that stands for all others, if there is one.
     """
@@ -46,40 +53,57 @@ class AnalysisTable:
     model: str
     first: str
     values: tuple[tuple[str, str, str, Interval, Interval | None], ...]
+    images: str
     note: str
     whole: str = ""
     ok: bool = True
 
+    def reported(self, label: str, quantity: str) -> str:
+        """What the paper prints of a row, or that it only draws it."""
+        rows = {row.label: row.reported for row in self.preset.rows}
+        return reported_values(rows[label], quantity) or DRAWN
+
+    def differs(self) -> list[str]:
+        """What is different from the paper's setting."""
+        measures = f"measures: {self.preset.reported['measure']}"
+        general = other_settings(self.preset, self.model, self.images)
+        return [*general, measures, *filter(None, [self.note, self.preset.note])]
+
     def text(self) -> str:
-        """Markdown."""
-        lines = [
-            f"# {self.preset.title}",
-            "",
-            f"{self.preset.source}, preset `{self.preset.name}`, on {self.model}.",
-            "",
-        ]
-        lines += [f"| {self.first} | row | quantity | measured | less the baseline's |", "|---|---|---|---|---|"]
+        """Markdown: a line per place, row and quantity: reported, measured, and what differs."""
+        head = f"| {self.first} | row | quantity | reported | measured here | less the baseline's | what differs |"
+        differs = escape_markdown(f"{self.preset.reported['measure']}; {settings_of(self.preset, self.model)}")
+        lines = [f"# {self.preset.title}", "", f"{self.preset.source}, preset `{self.preset.name}`.", ""]
+        lines += [head, f"|{'---|' * 7}"]
         for place, label, quantity, interval, difference in self.values:
             less = "–" if difference is None else f"{difference}{' *' if difference.excludes_zero else ''}"
-            lines.append(f"| {place} | {label} | {quantity} | {interval} | {less} |")
-        lines += ["", "`*`: the 95 % interval of the paired difference excludes zero.", "", f"- {self.note}"]
-        return "\n".join([*lines, f"- {self.preset.note}"]) + "\n"
+            cells = (place, label, quantity, self.reported(label, quantity), interval, less, differs)
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+        lines += ["", "`*`: the 95 % interval of the paired difference excludes zero.", "", "What differs:", ""]
+        return "\n".join([*lines, *(f"- {escape_markdown(line)}" for line in self.differs())]) + "\n"
 
     def json(self) -> dict[str, Any]:
         """As plain values."""
-        names = ("place", "row", "quantity", "interval", "difference")
+        names = ("place", "row", "quantity", "reported", "interval", "difference")
         rows = [
-            dict(zip(names, (*each[:3], asdict(each[3]), each[4] and asdict(each[4])), strict=True))
+            dict(
+                zip(
+                    names,
+                    (*each[:3], self.reported(*each[1:3]), asdict(each[3]), each[4] and asdict(each[4])),
+                    strict=True,
+                )
+            )
             for each in self.values
         ]
-        return {"preset": asdict(self.preset), "model": self.model, "rows": rows}
+        return {"preset": asdict(self.preset), "model": self.model, "differs": self.differs(), "rows": rows}
 
 
 def run_analysis(preset: Preset, options: PaperOptions, note: Callable[[str], None]) -> AnalysisTable:
     """Run the analysis of a preset and write paper.md, paper.json, and the figure as PNG and SVG.
 
     Raises:
-        ConfigError: several processes, or completion without pictures.
+        ConfigError: several processes, completion without pictures, or prompts that are not the model's.
+        CheckpointError: a model, or a text encoder, that cannot be loaded.
     """
     from hguide.experiments.paper.analysis_figure import analysis_figure
     from hguide.experiments.trace.figure_style import write_figure
@@ -87,7 +111,7 @@ def run_analysis(preset: Preset, options: PaperOptions, note: Callable[[str], No
 
     if options.devices * options.num_nodes > 1:
         raise ConfigError(f"{preset.name} runs in one process, got {options.devices} x {options.num_nodes}.")
-    generator = load(options.model, device=options.device)
+    generator = load(options.model, device=options.device, **options.load)
     table = {"frequency": _frequency, "completion": _completion, "spread": _spread}[preset.kind](
         preset, generator, options
     )
@@ -105,71 +129,66 @@ def _progress(rows: Sequence[Row], each: int) -> Any:
     return tqdm(total=len(rows) * each, unit="image", file=sys.stderr)
 
 
-def _frequency(preset: Preset, generator: ScaleGenerator, options: PaperOptions) -> AnalysisTable:
+def _rows_of_seeds(
+    preset: Preset, generator: ScaleGenerator, options: PaperOptions, measure: Callable[..., _T]
+) -> dict[str, _T]:
+    """What is measured of each row while its seeds are sampled; seed s has the class or prompt s mod their number."""
     from hguide.cli.lists import conditions, seeds
 
-    chosen, given = seeds(options.seeds), conditions(generator, None, None)
+    chosen, given = seeds(options.seeds), conditions(generator, None, options.prompts)
     labels = [given[seed % len(given)] for seed in chosen]
-    found: dict[str, StepPowers] = {}
+    found: dict[str, _T] = {}
     with _progress(preset.rows, len(chosen)) as bar:
         for row in preset.rows:
             sampler = Sampler(temperature=row.temperature, **preset.sampler)
-            found[row.label] = step_powers(generator, labels, row.guidance, sampler, chosen, progress=bar.update)
-    values = []
-    baseline = found[preset.baseline]
+            found[row.label] = measure(generator, labels, row.guidance, sampler, chosen, progress=bar.update)
+    return found
+
+
+def _frequency(preset: Preset, generator: ScaleGenerator, options: PaperOptions) -> AnalysisTable:
+    found = _rows_of_seeds(preset, generator, options, step_powers)
+    values, baseline = [], found[preset.baseline]
     for step in range(1, generator.count):
         (h0, w0), (h1, w1) = (generator.scales[k].grid for k in (step - 1, step))
-        for row in preset.rows:
+        for label, mine in found.items():
             for band in ("below", "above"):
-                mine = found[row.label]
                 if not torch.isfinite(getattr(mine.change(), band)[step - 1]):
                     continue
                 other = None if mine is baseline else band_difference(mine, baseline, step, band, options.replicates)
-                values.append(
-                    (
-                        f"{h0}x{w0} to {h1}x{w1}",
-                        row.label,
-                        f"change {band} Nyquist",
-                        band_interval(mine, step, band, options.replicates),
-                        other,
-                    )
-                )
+                interval = band_interval(mine, step, band, options.replicates)
+                values.append((f"{h0}x{w0} to {h1}x{w1}", label, f"change {band} Nyquist", interval, other))
     text = (
         "change of the logarithm of the root-mean-square magnitude of the decoded picture, averaged over radial bins "
-        f"at and below, or above, the Nyquist frequency of the earlier grid; {len(chosen)} seeds, bootstrap over seeds."
+        "at and below, or above, the Nyquist frequency of the earlier grid; bootstrap over seeds."
     )
-    return AnalysisTable(preset, options.model, "step", tuple(values), text)
+    return AnalysisTable(preset, options.model, "step", tuple(values), _sampled(baseline.seeds, options), text)
 
 
 def _spread(preset: Preset, generator: ScaleGenerator, options: PaperOptions) -> AnalysisTable:
-    from hguide.cli.lists import conditions, seeds
-
-    chosen, given = seeds(options.seeds), conditions(generator, None, None)
-    labels = [given[seed % len(given)] for seed in chosen]
-    found: dict[str, StepSpreads] = {}
-    with _progress(preset.rows, len(chosen)) as bar:
-        for row in preset.rows:
-            sampler = Sampler(temperature=row.temperature, **preset.sampler)
-            found[row.label] = step_spreads(generator, labels, row.guidance, sampler, chosen, progress=bar.update)
+    found = _rows_of_seeds(preset, generator, options, step_spreads)
     whole, values, baseline = "all steps, by tokens", [], found[preset.baseline]
     for step in (*range(generator.count), None):
         place = whole if step is None else "{}x{}".format(*generator.scales[step].grid)
         for quantity in QUANTITIES:
-            for row in preset.rows:
-                mine = found[row.label]
+            for label, mine in found.items():
                 if not mine.defined(quantity, step):
                     continue
                 other = None
                 if mine is not baseline and baseline.defined(quantity, step):
                     other = spread_difference(mine, baseline, quantity, step, options.replicates)
-                interval = spread_interval(mine, quantity, step, options.replicates)
-                values.append((place, row.label, quantity, interval, other))
+                values.append(
+                    (place, label, quantity, spread_interval(mine, quantity, step, options.replicates), other)
+                )
     text = (
         "evenness and divergence of the peaks max_v n over the tokens, logits as they are: raw, n = c - u; scaled, "
         "what the guidance makes of it, l' - u. Divergence (Jensen-Shannon, in bits) from two references, since that "
-        f"of the paper is not known. {len(chosen)} seeds, bootstrap over seeds."
+        "of the paper is not known. Bootstrap over seeds."
     )
-    return AnalysisTable(preset, options.model, "step", tuple(values), text, whole)
+    return AnalysisTable(preset, options.model, "step", tuple(values), _sampled(baseline.seeds, options), text, whole)
+
+
+def _sampled(chosen: Sequence[int], options: PaperOptions) -> str:
+    return f"{len(chosen):,} here (seeds {options.seeds})"
 
 
 def _completion(preset: Preset, generator: ScaleGenerator, options: PaperOptions) -> AnalysisTable:
@@ -185,7 +204,7 @@ def _completion(preset: Preset, generator: ScaleGenerator, options: PaperOptions
     generator.encode(images[:1])
     network, _ = load_features()
     distance = partial(perceptual_distance, maps=network.feature_map)
-    labels, prefixes = scenes.labels.tolist(), range(1, generator.count)
+    given, prefixes = _of_classes(generator, options, scenes), range(1, generator.count)
     found: dict[str, Completions] = {}
     with _progress(preset.rows, len(images) * len(prefixes)) as bar:
         for row in preset.rows:
@@ -193,7 +212,7 @@ def _completion(preset: Preset, generator: ScaleGenerator, options: PaperOptions
             found[row.label] = complete(
                 generator,
                 images,
-                labels,
+                given,
                 scenes.sources,
                 row.guidance,
                 sampler,
@@ -201,20 +220,26 @@ def _completion(preset: Preset, generator: ScaleGenerator, options: PaperOptions
                 prefixes=prefixes,
                 progress=bar.update,
             )
-    baseline = found[preset.baseline]
-    values = []
+    values, baseline = [], found[preset.baseline]
     for prefix in prefixes:
-        for row in preset.rows:
-            mine = found[row.label]
+        for label, mine in found.items():
             other = None if mine is baseline else completion_difference(mine, baseline, prefix, options.replicates)
-            values.append(
-                (
-                    f"{prefix} of {generator.count}",
-                    row.label,
-                    "distance",
-                    completion_interval(mine, prefix, options.replicates),
-                    other,
-                )
-            )
-    text = f"perceptual distance on the bundled feature network, {len(images)} test pictures, bootstrap over scenes."
-    return AnalysisTable(preset, options.model, "given scales", tuple(values), text)
+            interval = completion_interval(mine, prefix, options.replicates)
+            values.append((f"{prefix} of {generator.count}", label, "distance", interval, other))
+    many = f"{len(images):,} test pictures of land use here"
+    return AnalysisTable(preset, options.model, "given scales", tuple(values), many, "bootstrap over scenes.")
+
+
+def _of_classes(generator: ScaleGenerator, options: PaperOptions, scenes: Scenes) -> list[Any]:
+    """The condition of each picture: its class, or the prompt given for its class or for all of them."""
+    from hguide.cli.lists import conditions
+
+    if options.prompts is None:
+        return generator.conditions(scenes.labels.tolist(), len(scenes.labels))
+    given = conditions(generator, None, options.prompts)
+    if len(given) not in (1, len(scenes.classes)):
+        raise ConfigError(
+            f"{options.preset}: one prompt for all pictures, or one per class of theirs ({len(scenes.classes)}, in the "
+            f"order {', '.join(scenes.classes[:3])}, ...), got {len(given)}."
+        )
+    return [given[label % len(given)] for label in scenes.labels.tolist()]

@@ -11,7 +11,19 @@ from hguide.experiments.paper.exports import file_name
 from hguide.experiments.paper.preset import Preset
 from hguide.experiments.report.markdown import escape_markdown
 
-__all__ = ["AGREES", "NOT_COMPARED", "OPPOSITE", "UNDECIDED", "ComparedRow", "PaperTable", "compare", "verdicts"]
+__all__ = [
+    "AGREES",
+    "NOT_COMPARED",
+    "OPPOSITE",
+    "UNDECIDED",
+    "ComparedRow",
+    "PaperTable",
+    "compare",
+    "other_settings",
+    "reported_values",
+    "settings_of",
+    "verdicts",
+]
 
 NOT_PRINTED = "value not available"
 AGREES, OPPOSITE, UNDECIDED, NOT_COMPARED = "same direction", "opposite direction", "undecided", ""
@@ -73,18 +85,14 @@ class PaperTable:
 
     def differs(self) -> list[str]:
         """What is different from the paper's setting."""
-        reported, seeds = self.preset.reported, self.results.seeds
-        images = f"{reported['images']:,}" if reported["images"] else "not stated"
-        lines = [
-            f"model: {reported['models']} on {reported['data']} in the paper, {self.model} here",
-            f"images per row: {images} in the paper, {seeds['count']:,} here (seeds {seeds['text']})",
-            f"sampler: here {_filters(self.preset.sampler)}",
+        seeds = self.results.seeds
+        measures = (
             "measures: FID, IS and sFID of the paper stand on the Inception network; KD, FD, sFD and score here on "
             f"{self.results.provenance.get('features', {}).get('name', 'the bundled feature network')}: compare "
-            "directions, never numbers",
-            f"strength of the method: no printed value is known; here {_parameters(self.preset.parameters)}",
-        ]
-        return [*lines, *([self.preset.note] if self.preset.note else [])]
+            "directions, never numbers"
+        )
+        images = f"{seeds['count']:,} here (seeds {seeds['text']})"
+        return [*other_settings(self.preset, self.model, images), measures, *filter(None, [self.preset.note])]
 
     def text(self) -> str:
         """Markdown: one line per row and column of the paper, what differs, what a published checkpoint should give."""
@@ -108,10 +116,8 @@ class PaperTable:
         return reported["columns"] or reported.get("asks", ("FID", "IS"))
 
     def _cells(self, row: ComparedRow, column: str) -> list[str]:
-        values = [(model, each[column]) for model, each in row.reported.items() if column in each]
-        reported = "<br>".join(f"{model}: {value:g}" for model, value in values) or NOT_PRINTED
         label = row.label + (" (baseline)" if row.label == self.preset.baseline else "")
-        differs = f"{self.model} for {self.preset.reported['models']}; {_filters(self.preset.sampler)}"
+        differs = settings_of(self.preset, self.model)
         tool = self.preset.reported.get("elsewhere", {}).get(column)
         keys = [key for key in COUNTERPARTS.get(column, ()) if key in self._names()]
         if tool is not None:
@@ -126,6 +132,7 @@ class PaperTable:
             less = "<br>".join(_estimate(row.difference.get(key)) for key in keys) if row.difference else "–"
             differs = f"{', '.join(self._names()[key] for key in keys) or 'nothing'} for {column}; {differs}"
         verdict = row.verdicts.get(column, NOT_COMPARED)
+        reported = reported_values(row.reported, column) or NOT_PRINTED
         return [*map(escape_markdown, (label, column)), reported, measured, less, verdict, escape_markdown(differs)]
 
     def _names(self) -> dict[str, str]:
@@ -163,6 +170,34 @@ def compare(preset: Preset, results: Results, model: str) -> PaperTable:
         found_verdicts = {} if row is baseline else verdicts(row.reported, baseline.reported, found)
         rows.append(ComparedRow(row.label, row.reported, cell.measures, found, cell.seconds_per_image, found_verdicts))
     return PaperTable(preset, results, tuple(rows), model)
+
+
+def reported_values(reported: Mapping[str, Mapping[str, float]], column: str) -> str:
+    """What the paper's models are reported to have in a column, one a line; empty where nothing is printed."""
+    return "<br>".join(f"{model}: {each[column]:g}" for model, each in reported.items() if column in each)
+
+
+def settings_of(preset: Preset, model: str) -> str:
+    """The model here for the paper's, and the filters."""
+    return f"{model} for {preset.reported['models']}; {_filters(preset.sampler)}"
+
+
+def other_settings(preset: Preset, model: str, images: str) -> list[str]:
+    """What is different from the paper's setting whatever is measured, one line each.
+
+    Args:
+        preset: what was run.
+        model: that was measured.
+        images: how many, and which.
+    """
+    reported = preset.reported
+    there = f"{reported['images']:,}" if reported["images"] else "not stated"
+    return [
+        f"model: {reported['models']} on {reported['data']} in the paper, {model} here",
+        f"images per row: {there} in the paper, {images}",
+        f"sampler: here {_filters(preset.sampler)}",
+        f"strength of the method: no printed value is known; here {_parameters(preset.parameters)}",
+    ]
 
 
 def verdicts(

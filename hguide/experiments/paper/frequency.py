@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,8 @@ from hguide.experiments.measures.bootstrap import Interval, Statistic, bootstrap
 from hguide.experiments.measures.clusters import Clusters
 from hguide.experiments.measures.frequency_change import FrequencyChange, frequency_change
 from hguide.experiments.measures.radial_power import radial_power
-from hguide.generate import StepRecord, generate
+from hguide.experiments.paper.watch import watch
+from hguide.generate import StepRecord
 from hguide.generator import ScaleGenerator
 from hguide.grids import Grid
 from hguide.sampling import Sampler
@@ -50,36 +51,17 @@ def step_powers(
     guidance: str,
     sampler: Sampler,
     seeds: Sequence[int],
-    *,
-    batch: int = 32,
-    progress: Callable[[int], object] = lambda done: None,
+    **batches: Any,
 ) -> StepPowers:
-    """Sample, and decode after every step.
+    """Sample, and decode after every step; arguments as of `watch`."""
 
-    Args:
-        generator: the model.
-        conditions: one per seed.
-        guidance: in its text form.
-        sampler: of the draws.
-        seeds: of the images.
-        batch: images at once.
-        progress: receives the number of images that each batch finished.
-    """
-    parts, size = [], (0, 0)
-    for first in range(0, len(seeds), batch):
-        rows: list[Tensor] = []
+    def seen(record: StepRecord) -> tuple[Tensor, Grid]:
+        picture = record.decode()
+        return radial_power(picture), (picture.shape[2], picture.shape[3])
 
-        def look(record: StepRecord, rows: list[Tensor] = rows) -> None:
-            nonlocal size
-            picture = record.decode()
-            size = (picture.shape[2], picture.shape[3])
-            rows.append(radial_power(picture))
-
-        chosen = slice(first, first + batch)
-        generate(generator, list(conditions[chosen]), guidance, sampler, seeds=seeds[chosen], on_step=look)
-        parts.append(torch.stack(rows, dim=1))
-        progress(len(parts[-1]))
-    return StepPowers(torch.cat(parts), tuple(seeds), tuple(scale.grid for scale in generator.scales), size)
+    parts = watch(seen, generator, conditions, guidance, sampler, seeds, **batches)
+    power = torch.cat([torch.stack([each for each, _ in steps], dim=1) for steps in parts])
+    return StepPowers(power, tuple(seeds), tuple(scale.grid for scale in generator.scales), parts[-1][-1][1])
 
 
 def band_interval(powers: StepPowers, step: int, band: str, replicates: int = 1000) -> Interval:

@@ -64,7 +64,8 @@ class Preset:
         source: paper and table.
         note: what is known and what is inferred about the reported values.
         reported: models, data, images and columns of the paper; "asks", columns of a figure whose values are not
-            printed; "elsewhere", column -> the tool that measures it, where none here does.
+            printed; "elsewhere", column -> the tool that measures it, where none here does; "measure", of an analysis:
+            what is measured here in place of the paper's.
         sampler: filters of this run.
         baseline: label of the row that the others are compared with.
         rows: to be run.

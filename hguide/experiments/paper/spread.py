@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,9 @@ from torch import Tensor
 from hguide.errors import ConfigError
 from hguide.experiments.measures.bootstrap import Interval, Statistic, bootstrap, bootstrap_difference
 from hguide.experiments.measures.clusters import Clusters
+from hguide.experiments.paper.watch import watch
 from hguide.experiments.trace.signal import guidance_signal, signal_peaks
-from hguide.generate import StepRecord, generate
+from hguide.generate import StepRecord
 from hguide.generator import ScaleGenerator
 from hguide.sampling import Sampler
 from hguide.theory.dynamics import divergence, evenness, mean_over_steps
@@ -60,20 +61,9 @@ def step_spreads(
     guidance: str,
     sampler: Sampler,
     seeds: Sequence[int],
-    *,
-    batch: int = 32,
-    progress: Callable[[int], object] = lambda done: None,
+    **batches: Any,
 ) -> StepSpreads:
-    """Sample, and look at the guidance of every step, in the raw gauge of IGG's authors.
-
-    Args:
-        generator: the model; one network call and a full map at each step.
-        conditions: one per seed.
-        guidance: in its text form.
-        sampler: of the draws.
-        seeds: of the images.
-        batch: images at once.
-        progress: receives the number of images that each batch finished.
+    """Sample, and look at the guidance of every step, in the raw gauge of IGG's authors; arguments as of `watch`.
 
     Raises:
         ConfigError: a generator of partial maps, or whose steps depend on the sample.
@@ -83,21 +73,19 @@ def step_spreads(
             f"{generator.name} predicts parts of maps, or in steps that depend on the sample; evenness and divergence "
             "by step need one full map at each step: hguide trace shows such runs."
         )
+
+    def peaks(record: StepRecord, kind: str) -> Tensor | None:
+        signal = guidance_signal(record, generator.channels, kind, gauge="raw")
+        flat = None if signal is None else signal_peaks(signal, generator.channels).double().cpu()
+        return None if flat is None else flat.unflatten(1, record.step.grid)[..., None]
+
+    def seen(record: StepRecord) -> tuple[dict[str, Tensor | None], int]:
+        return {name: peaks(record, kind) for name, kind in SIGNALS.items()}, len(record.logits)
+
     parts: list[dict[str, Tensor]] = []
-    for first in range(0, len(seeds), batch):
-        peaks: dict[str, list[Tensor | None]] = {name: [] for name in SIGNALS}
-
-        def look(record: StepRecord, peaks: dict[str, list[Tensor | None]] = peaks) -> None:
-            for name, kind in SIGNALS.items():
-                signal = guidance_signal(record, generator.channels, kind, gauge="raw")
-                flat = None if signal is None else signal_peaks(signal, generator.channels).double().cpu()
-                peaks[name].append(None if flat is None else flat.unflatten(1, record.step.grid)[..., None])
-
-        chosen = slice(first, first + batch)
-        generate(generator, list(conditions[chosen]), guidance, sampler, seeds=seeds[chosen], on_step=look)
-        samples = len(seeds[chosen])
-        parts.append({key: value for name in SIGNALS for key, value in _indices(name, peaks[name], samples).items()})
-        progress(samples)
+    for steps in watch(seen, generator, conditions, guidance, sampler, seeds, **batches):
+        found = (_indices(name, [step[name] for step, _ in steps], steps[0][1]) for name in SIGNALS)
+        parts.append({key: value for each in found for key, value in each.items()})
     values = {quantity: torch.cat([part[quantity] for part in parts]) for quantity in QUANTITIES}
     return StepSpreads(values, tuple(seeds), tuple(scale.tokens for scale in generator.scales))
 
