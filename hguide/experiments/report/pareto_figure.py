@@ -52,13 +52,14 @@ def pareto_figure(results: Results, pairs: Sequence[tuple[str, str]]) -> Any | N
         return None
     names = letters(each.hash for each in results.cells)
     shown = {cell.hash: cell for x, y in panels for cell in pareto_cells(results, x.key, y.key)}
-    rows = -(-len(shown) // 2)
+    across = 2 if len(panels) > 1 else 1
+    rows = -(-len(shown) // across)
     drawn = figure(5.2 * len(panels), 4.1 + 0.19 * rows)
     for axes, (x, y) in zip(drawn.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _panel(axes, results, x, y)
     styles = cell_styles(results)
     handles = [_handle(styles[name], short(cell, names[name])) for name, cell in shown.items()]
-    drawn.legend(handles=handles, loc="outside lower center", ncols=2 if len(panels) > 1 else 1)
+    drawn.legend(handles=handles, loc="outside lower center", ncols=across)
     return drawn
 
 

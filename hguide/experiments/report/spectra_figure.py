@@ -13,6 +13,8 @@ from hguide.experiments.report.table import letters
 __all__ = ["Panel", "spectra_figure", "spectra_panels"]
 
 LINES, ACROSS = 5, 2
+# Inches: of a panel with its labels, and of a line of the legend below it.
+HEIGHT, LINE = 3.3, 0.165
 # Ratios labelled where the panels span more than a factor of `WIDE`; below, evenly spaced numbers read better.
 TICKS, WIDE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0), 5.0
 
@@ -59,7 +61,11 @@ def spectra_figure(results: Results) -> Any | None:
         return None
     across = min(ACROSS, len(panels))
     down = -(-len(panels) // across)
-    drawn = figure(5.2 * across if across > 1 else 7.2, 4.4 * down)
+    # A legend has the real images and the baseline too; a row is as high as its longest one asks.
+    longest = [
+        max(len(each.cells) for each in panels[first : first + across]) for first in range(0, len(panels), across)
+    ]
+    drawn = figure(5.2 * across if across > 1 else 7.2, sum(HEIGHT + LINE * (lines + 2) for lines in longest))
     grid = drawn.subplots(down, across, squeeze=False, sharex=True, sharey=True)
     for place, axes in enumerate(grid.flat):
         if place < len(panels):

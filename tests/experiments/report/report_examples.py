@@ -132,6 +132,19 @@ def sweep() -> Results:
     return compared(results_of(tuple(cells)))
 
 
+def many(priors: int, strengths: int) -> Results:
+    """Priors by strengths beside a baseline, with labels as long as real ones; one strength is no sweep."""
+    varied = ("prior", "strength") if strengths > 1 else ("prior",)
+    cells = [cell("cfg(3.0)", 1.0, varied=varied)]
+    for place in range(priors):
+        for strength in (0.25 * (1 + step) for step in range(strengths)):
+            prior = f"dse(transform=db{place}, gain=amplitude)"
+            axes = {"guidance": "cfg(3.0) | ssg", "prior": prior, "strength": strength if strengths > 1 else None}
+            label = f"cfg(3.0) | ssg({strength}, prior={prior}, schedule=linear)"
+            cells.append(cell(label, 1 + 0.01 * place - 0.1 * (strength - 1) ** 2, axes=axes, varied=varied))
+    return compared(results_of(tuple(cells)))
+
+
 def results_of(cells: tuple[CellResult, ...], **changes) -> Results:
     facts = {
         "name": "table5",

@@ -12,7 +12,7 @@ import report_examples as examples
 from PIL import Image
 
 from hguide.experiments.report.cost_figure import cost_figure
-from hguide.experiments.report.figure_style import axis_label, cell_styles, cut
+from hguide.experiments.report.figure_style import axis_label, cell_styles, cut, styled
 from hguide.experiments.report.figures import figure_files, figures, write_figures
 from hguide.experiments.report.pareto_figure import pareto_figure, pareto_front
 from hguide.experiments.report.series import series_over, swept
@@ -209,6 +209,30 @@ def test_figures_of_one_cell():
     assert list(figures(results)) == ["pareto", "spectra", "costs"]
     empty = examples.results_of((examples.cell("none", 1.0, "missing"),))
     assert figures(empty) == {}
+
+
+def _rooms(figure) -> list[tuple[float, float]]:
+    """Inches of each panel; drawing warns, which is an error here, where a legend leaves the panels nothing."""
+    figure.draw_without_rendering()
+    size = figure.get_size_inches()
+    places = [axes.get_position() for axes in figure.axes if axes.get_visible()]
+    return [(each.width * size[0], each.height * size[1]) for each in places]
+
+
+@pytest.mark.parametrize(("priors", "strengths"), [(40, 1), (2, 20), (20, 2)])
+def test_forty_one_cells_leave_every_panel_its_room(priors, strengths):
+    results = examples.many(priors, strengths)
+    with styled():
+        made = figures(results)
+        assert set(made) == {"pareto", "spectra", "costs"} | ({"sweep_strength"} if strengths > 1 else set())
+        alone = pareto_figure(results, [("kd", "accuracy")])
+        for figure in (made["pareto"], made["spectra"], alone):
+            for width, height in _rooms(figure):
+                assert width > 3.0
+                assert height > 2.5
+        for name in {"costs", "sweep_strength"} & set(made):
+            for width, height in _rooms(made[name]):
+                assert min(width, height) > 1.2
 
 
 def test_files_are_written_and_repeat_exactly(tmp_path):
