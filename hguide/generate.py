@@ -128,6 +128,8 @@ def generate(
         batch = conditions[first : first + size]
         state = run(generator, batch, guidance, sampler, noise=noise, negative=negative, models=models, on_step=on_step)
         images.append(generator.decode(state))
+        # Its memory is free before the next batch begins.
+        del state
     return torch.cat(images)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hguide.errors import ConfigError, ShapeError
 from hguide.grids import Step
+from hguide.transfer import on_device
 
 __all__ = ["Noise", "RecordedNoise", "SeededNoise"]
 
@@ -25,6 +26,7 @@ _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
+_STRETCH = 1 << 15
 
 
 def _mix(value: int) -> int:
@@ -45,15 +47,25 @@ def _shift_right_(value: Tensor, bits: int) -> Tensor:
 
 
 def _mix_(value: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """SplitMix64 output function, in place on int64."""
-    value.bitwise_xor_(_shift_right_(value, 30)).mul_(_signed(_MIX_1))
-    value.bitwise_xor_(_shift_right_(value, 27)).mul_(_signed(_MIX_2))
-    return value.bitwise_xor_(_shift_right_(value, 31))
+    """SplitMix64 output function, in place on contiguous int64."""
+    for part in _parts(value):
+        part.bitwise_xor_(_shift_right_(part, 30)).mul_(_signed(_MIX_1))
+        part.bitwise_xor_(_shift_right_(part, 27)).mul_(_signed(_MIX_2))
+        part.bitwise_xor_(_shift_right_(part, 31))
+    return value
 
 
 def _unit(bits: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """23 bits to the middle of one of 2**23 cells of (0, 1): exact in float32, never 0 or 1."""
-    return bits.to(torch.float32).add_(0.5).mul_(2.0**-23)
+    """The high 23 bits to the middle of one of 2**23 cells of (0, 1): exact in float32, never 0 or 1."""
+    unit = torch.empty(bits.shape, dtype=torch.float32, device=bits.device)
+    for part, into in zip(_parts(bits), _parts(unit), strict=True):
+        into.copy_(_shift_right_(part, 41)).add_(0.5).mul_(2.0**-23)
+    return unit
+
+
+def _parts(value: Tensor) -> Sequence[Tensor]:
+    """All of it, on a CPU in stretches that stay in the cache of a core through several passes."""
+    return value.view(-1).split(_STRETCH) if value.device.type == "cpu" else (value,)
 
 
 class Noise(ABC):
@@ -113,7 +125,7 @@ class SeededNoise(Noise):
             for word in words:
                 key = _mix((key + (word + 1) * _GOLDEN) & _MASK)
             keys.append(_signed(key))
-        start = torch.tensor(keys, dtype=torch.int64, device=self.device)[:, None, None]
+        start = on_device(keys, self.device)[:, None, None]
         if isinstance(positions, int):
             place = torch.arange(positions, device=self.device)[None, :, None]
         else:
@@ -123,17 +135,17 @@ class SeededNoise(Noise):
         else:
             tokens = channels.to(self.device, torch.int64)
         row = place * _signed((_GOLDEN << 32) & _MASK) + start
-        return _mix_(tokens * _signed(_GOLDEN) + row)
+        return _mix_((tokens * _signed(_GOLDEN) + row).contiguous())
 
     def uniform(self, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor) -> Tensor:
         """Uniform in (0, 1) with 23 bits: 24 would round to 1.0 in float32."""
-        return _unit(_shift_right_(self._bits(step, purpose, positions, channels), 41))
+        return _unit(self._bits(step, purpose, positions, channels))
 
     def normal(self, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor) -> Tensor:
         """Standard normal by Box and Muller, from the high and the low 23 bits of one hash."""
         bits = self._bits(step, purpose, positions, channels)
-        radius = _unit(_shift_right_(bits, 41)).log_().mul_(-2.0).sqrt_()
-        angle = _unit(bits.bitwise_and_((1 << 23) - 1)).mul_(2.0 * math.pi).cos_()
+        radius = _unit(bits).log_().mul_(-2.0).sqrt_()
+        angle = _unit(bits.bitwise_left_shift_(41)).mul_(2.0 * math.pi).cos_()
         return radius.mul_(angle)
 
     def order(self, step: Step, purpose: str, positions: int) -> Int[Tensor, "b n"]:

@@ -129,7 +129,9 @@ def decode_in_parts(
     """
     grid = (latent.shape[-2], latent.shape[-1])
     at_once = images_at_once(config, grid, dtype.itemsize, latent.device)
-    parts = [decode(part.to(dtype)).float().add_(1.0).div_(2.0) for part in latent.split(at_once)]
+    # Parts of one size where the number allows: kernels are chosen, or compiled, once.
+    shares = latent.tensor_split(-(-latent.shape[0] // at_once))
+    parts = [decode(part.to(dtype)).float().add_(1.0).div_(2.0) for part in shares]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 

@@ -65,7 +65,7 @@ def attend(
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention with one fused product; keys carry no bias (arXiv 2404.02905, official code).
+    """The products around a multi-head attention, one for q, k, v; keys carry no bias (arXiv 2404.02905, code).
 
     With l2-norm: q / max(|q|, 1e-12) * exp(min(scale_mul, ln 100)), k / max(|k|, 1e-12), softmax scale 1.
     Without: softmax scale 0.25 / sqrt(head_dim).
@@ -105,28 +105,30 @@ class SelfAttention(nn.Module):
         query_scale = self.scale_mul_1H11.clamp_max(_LARGEST_LOG_SCALE).exp().view(self.heads, 1)
         return torch.stack([query_scale, torch.ones_like(query_scale)])
 
-    def forward(
-        self, x: Float[Tensor, "rows l c"], constants: BlockModulation, attention: Attend
-    ) -> Float[Tensor, "rows l c"]:
-        """Attention of the tokens x, to whatever `attention` lets them see.
+    def project(
+        self,
+        x: Float[Tensor, "rows l c"],
+        qkv_bias: Float[Tensor, " three_c"],
+        query_key_scale: Float[Tensor, "two heads 1"] | None,
+    ) -> tuple[Float[Tensor, "rows heads l d"], Float[Tensor, "rows heads l d"], Float[Tensor, "rows heads l d"]]:
+        """Queries, keys and values of the tokens x, as they enter the softmax.
 
         Args:
             x: `(rows, l, C)`, normalised and modulated.
-            constants: of this block.
-            attention: the softmax attention, with its cache or mask.
-
-        Returns:
-            `(rows, l, C)`.
+            qkv_bias: of the fused product.
+            query_key_scale: see `BlockModulation`.
         """
-        rows, tokens, width = x.shape
-        qkv = F.linear(x, self.mat_qkv.weight, constants.qkv_bias).view(rows, tokens, 3, self.heads, self.head_dim)
+        qkv = F.linear(x, self.mat_qkv.weight, qkv_bias).view(*x.shape[:2], 3, self.heads, self.head_dim)
         queries_keys, values = qkv[:, :, :2], qkv[:, :, 2]
-        if constants.query_key_scale is not None:
+        if query_key_scale is not None:
             norms = torch.linalg.vector_norm(queries_keys, dim=-1, keepdim=True)
-            queries_keys = queries_keys * (constants.query_key_scale / norms.clamp_min(_SMALLEST_NORM))
+            queries_keys = queries_keys * (query_key_scale / norms.clamp_min(_SMALLEST_NORM))
         queries, keys = queries_keys.unbind(2)
-        found = attention(queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), self.softmax_scale)
-        return self.proj(found.transpose(1, 2).reshape(rows, tokens, width))
+        return queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2)
+
+    def join(self, found: Float[Tensor, "rows heads l d"]) -> Float[Tensor, "rows l c"]:
+        """The output product over the heads."""
+        return self.proj(found.transpose(1, 2).flatten(2))
 
 
 class MLP(nn.Module):
@@ -204,6 +206,41 @@ class Block(nn.Module):
             torch.cat([gammas, scales + 1, shifts]), self.attn.qkv_bias(), self.attn.query_key_scale()
         )
 
+    def before(
+        self,
+        x: Float[Tensor, "rows l c"],
+        vectors: Float[Tensor, "six rows 1 c"],
+        qkv_bias: Float[Tensor, " three_c"],
+        query_key_scale: Float[Tensor, "two heads 1"] | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What precedes the softmax attention: norm, modulation, queries, keys and values.
+
+        Args:
+            x: residual stream, `(rows, l, C)`.
+            vectors: see `BlockModulation`, as the other two.
+            qkv_bias: of the fused product.
+            query_key_scale: of normalised queries and keys.
+        """
+        normed = torch.addcmul(vectors[4], F.layer_norm(x, (self.width,), eps=self.eps), vectors[2])
+        return self.attn.project(normed, qkv_bias, query_key_scale)
+
+    def after(
+        self,
+        x: Float[Tensor, "rows l c"],
+        found: Float[Tensor, "rows heads l d"],
+        vectors: Float[Tensor, "six rows 1 c"],
+    ) -> Float[Tensor, "rows l c"]:
+        """What follows the softmax attention: its output product, then the feed-forward layer.
+
+        Args:
+            x: residual stream at the block's input.
+            found: output of the softmax attention.
+            vectors: see `BlockModulation`.
+        """
+        x = torch.addcmul(x, vectors[0], self.attn.join(found))
+        normed = torch.addcmul(vectors[5], F.layer_norm(x, (self.width,), eps=self.eps), vectors[3])
+        return torch.addcmul(x, vectors[1], self.ffn(normed))
+
     def forward(
         self, x: Float[Tensor, "rows l c"], constants: BlockModulation, attention: Attend
     ) -> Float[Tensor, "rows l c"]:
@@ -217,8 +254,6 @@ class Block(nn.Module):
         Returns:
             The new residual stream, `(rows, l, C)`.
         """
-        gamma1, gamma2, gain1, gain2, shift1, shift2 = constants.vectors.unbind(0)
-        normed = torch.addcmul(shift1, F.layer_norm(x, (self.width,), eps=self.eps), gain1)
-        x = torch.addcmul(x, gamma1, self.attn(normed, constants, attention))
-        normed = torch.addcmul(shift2, F.layer_norm(x, (self.width,), eps=self.eps), gain2)
-        return torch.addcmul(x, gamma2, self.ffn(normed))
+        vectors = constants.vectors
+        queries, keys, values = self.before(x, vectors, constants.qkv_bias, constants.query_key_scale)
+        return self.after(x, attention(queries, keys, values, self.attn.softmax_scale), vectors)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -13,9 +13,11 @@ from torch import Tensor
 
 from hguide.backends.cache import KeyValueCache
 from hguide.backends.run_bytes import TransformerSizes, decode_in_parts, run_bytes
+from hguide.backends.var.compiled import with_compiled_blocks
 from hguide.backends.var.confidence import needs_confidence, token_probability, with_confidence
 from hguide.backends.var.editing import Edit
 from hguide.backends.var.forward import forward_streams
+from hguide.backends.var.graphs import Capture, CapturedRun, CapturedRuns, CudaCapture, rows_of
 from hguide.backends.var.perturbation import KINDS, check_options
 from hguide.backends.var.smoothing import soft_codes
 from hguide.backends.var.state import VARState
@@ -28,6 +30,7 @@ from hguide.memory import RunBytes
 from hguide.noise import Noise
 from hguide.sampling import Candidates, Sampler
 from hguide.streams import Stream
+from hguide.transfer import on_device
 
 __all__ = ["VAR", "VARState"]
 
@@ -69,6 +72,8 @@ class VAR(ScaleGenerator):
         self.class_names = tuple(classes)
         self.more_smooth = more_smooth
         self.edit: Edit | None = None
+        self.decode_latent = tokenizer.decode_latent
+        self.captured: CapturedRuns | None = None
 
     @property
     def serves(self) -> Serves:  # type: ignore[override]
@@ -86,16 +91,43 @@ class VAR(ScaleGenerator):
         """Where the transformer lies."""
         return self.transformer.head.weight.device
 
-    def with_options(self, *, more_smooth: bool | None = None, edit: Edit | None = None) -> VAR:
+    def with_options(
+        self,
+        *,
+        more_smooth: bool | None = None,
+        edit: Edit | None = None,
+        compile: bool = False,
+        graphs: bool = False,
+    ) -> VAR:
         """The same model, sharing its weights, with other options.
+
+        `compile` and `graphs` change the time of a run and the last bits of its logits. What they have made is kept by
+        the model that is returned: make it once and use it for all batches.
 
         Args:
             more_smooth: see the class; None keeps it.
             edit: what is kept of a given picture (`hguide.backends.var.keep_box`); None keeps nothing.
+            compile: run the blocks and the decoder through `torch.compile`; False leaves them.
+            graphs: capture each step into a CUDA graph when it is first reached, and replay it in later batches of the
+                same size and streams; False leaves them. Runs with corrupted or perturbed streams go on without.
+
+        Raises:
+            ConfigError: graphs of a model that is not on a CUDA device.
         """
+        if graphs and self.device.type != "cuda":
+            raise ConfigError(
+                f"{self.name}: graphs=True needs a CUDA device, the model lies on {self.device}: load it with "
+                "device='cuda', or leave graphs out (compile=True works on every device)."
+            )
         other = copy.copy(self)
         other.more_smooth = self.more_smooth if more_smooth is None else more_smooth
         other.edit = edit
+        if compile:
+            other.transformer = with_compiled_blocks(self.transformer)
+            other.decode_latent = torch.compile(self.tokenizer.decode_latent)
+            other.captured = None if self.captured is None else CapturedRuns(self.captured.capture)
+        if graphs:
+            other.captured = CapturedRuns(CudaCapture())
         return other
 
     def conditions(self, condition: Any, samples: int) -> list[int]:
@@ -126,7 +158,6 @@ class VAR(ScaleGenerator):
         Raises:
             StreamError: a perturbed stream with options that its kind does not have.
         """
-        config = self.transformer.config
         null = self._label(negative)
         # Streams of one prefix lie together, so that it is rewritten in one pass.
         live = sorted(streams, key=lambda s: (-streams[s], s.prefix != "sampled", str(s.prefix)))
@@ -134,20 +165,34 @@ class VAR(ScaleGenerator):
             if stream.perturb is not None:
                 check_options(stream.perturb)
         labels = [null if stream.condition == "null" else label for stream in live for label in condition]
-        weight = self.transformer.head.weight
-        cache = KeyValueCache(
-            config.depth,
-            len(labels),
-            config.heads,
-            config.length,
-            config.head_dim,
-            dtype=weight.dtype,
-            device=weight.device,
+        samples, rows = len(condition), on_device(labels, self.device)
+        if self.captured is None or any(s.prefix != "sampled" or s.perturb is not None for s in live):
+            modulation, cache = self.transformer.modulation(rows), self._cache(len(labels))
+            return VARState(samples, live, dict(streams), modulation, cache, noise, self._latent(samples))
+        key = (samples, len(live))
+        run = self.captured.take(key, lambda capture: self._captured_run(samples, len(labels), capture))
+        run.begin(rows)
+        cache = run.cache.part(0, len(labels))
+        state = VARState(
+            samples, live, dict(streams), run.modulation, cache, noise, self._latent(samples), captured=run
         )
-        modulation = self.transformer.modulation(torch.tensor(labels, device=weight.device))
-        shape = (len(condition), self.tokenizer.config.autoencoder.latent_channels, *self.scales[-1].grid)
-        latent = torch.zeros(shape, device=weight.device)
-        return VARState(len(condition), live, dict(streams), modulation, cache, noise, latent)
+        self.captured.give_back_with(state, key, run)
+        return state
+
+    def _cache(self, rows: int) -> KeyValueCache:
+        config, weight = self.transformer.config, self.transformer.head.weight
+        sizes = (config.depth, rows, config.heads, config.length, config.head_dim)
+        return KeyValueCache(*sizes, dtype=weight.dtype, device=weight.device)
+
+    def _latent(self, samples: int) -> Float[Tensor, "b c H W"]:
+        channels = self.tokenizer.config.autoencoder.latent_channels
+        return torch.zeros(samples, channels, *self.scales[-1].grid, device=self.device)
+
+    def _captured_run(self, samples: int, rows: int, capture: Capture) -> CapturedRun:
+        next_map = self.tokenizer.quantize.next_map
+        return CapturedRun(
+            self.transformer, self._cache(rows), self._latent(samples), next_map, self._decoding(), capture
+        )
 
     def next_step(self, state: VARState) -> Step | None:
         """One step per scale."""
@@ -159,17 +204,18 @@ class VAR(ScaleGenerator):
         self, state: VARState, step: Step, streams: Sequence[Stream], weights: Mapping[Stream, float]
     ) -> dict[Stream, Tensor]:
         """All live streams in one forward; the head only for those asked for."""
-        hidden = self._hidden(state, step)
         b = state.samples
+        state.drop_unused(step.index)
         places = [state.streams.index(stream) for stream in streams]
-        rows = torch.cat([torch.arange(place * b, (place + 1) * b) for place in places]).to(hidden.device)
-        every = len(rows) == hidden.shape[0] and places == sorted(places)
-        logits = self.transformer.forward_head(hidden, state.modulation, None if every else rows)
+        if state.captured is not None:
+            logits = state.captured.logits(step, state.latent, len(state.streams), places)
+        else:
+            hidden = self._hidden(state, step)
+            logits = self.transformer.forward_head(hidden, state.modulation, rows_of(places, b, hidden))
         maps = logits.unflatten(0, (len(streams), b)).unflatten(2, step.grid)
         return dict(zip(streams, maps, strict=True))
 
     def _hidden(self, state: VARState, step: Step) -> Float[Tensor, "rows l c"]:
-        state.drop_unused(step.index)
         if 0 < step.index == len(state.maps) + 1:
             state.maps.append(self.tokenizer.quantize.next_map(state.latent, step.grid))
         return forward_streams(self.transformer, state, step)
@@ -216,9 +262,12 @@ class VAR(ScaleGenerator):
 
     def decode(self, state: VARState) -> Float[Tensor, "b 3 H W"]:
         """(decoder(f_hat) clamped to [-1, 1] + 1) / 2, a few images at a time to bound the memory."""
+        return self._decoding()(state.latent) if state.captured is None else state.captured.decoded(state.latent)
+
+    def _decoding(self) -> Callable[[Tensor], Tensor]:
         tokenizer = self.tokenizer
         dtype = tokenizer.post_quant_conv.weight.dtype
-        return decode_in_parts(tokenizer.decode_latent, state.latent, tokenizer.config.autoencoder, dtype)
+        return partial(decode_in_parts, self.decode_latent, config=tokenizer.config.autoencoder, dtype=dtype)
 
     def run_bytes(self, samples: int, streams: int) -> RunBytes:
         """Cache, modulation, the last step's feed-forward layer or logits, the decoder."""

@@ -1,0 +1,110 @@
+"""VAR on a CUDA device against the CPU's float32: logits, tokens, graphs and compilation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import hguide
+from hguide import Sampler, StepRecord
+from hguide.backends.var import VAR
+from hguide.experiments.bench.inference import VARIANTS, flip_rate
+from hguide.sampling import Replay
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    pytest.mark.filterwarnings("default"),  # what the compilers of another PyTorch say is not ours
+]
+
+GUIDANCE = "cfg(1.5, stop=0.5) | ssg(0.5)"
+SAMPLER = Sampler(top_k=200, top_p=0.96)
+SEEDS = range(8)
+# Logits lie between about -15 and 15; guided ones add the difference of two streams.
+FLOAT32_TOLERANCE, BFLOAT16_TOLERANCE = 2e-3, 0.6
+FLIPS = {torch.float32: 0.005, torch.bfloat16: 0.08}
+
+
+def model(device: str, dtype: torch.dtype = torch.float32, **options: bool) -> VAR:
+    loaded = hguide.load("landuse-var", device=device, dtype=dtype)
+    assert isinstance(loaded, VAR)
+    return loaded.with_options(**options)
+
+
+@pytest.fixture(scope="module")
+def expected() -> tuple[list[Tensor], list[Tensor]]:
+    """Tokens and guided logits of float32 on the CPU."""
+    records: list[StepRecord] = []
+    hguide.generate(model("cpu"), 3, GUIDANCE, SAMPLER, seeds=SEEDS, on_step=lambda r: records.append(r.keep()))
+    return [record.draw.tokens for record in records], [record.logits for record in records]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_are_those_of_the_cpu(
+    expected: tuple[list[Tensor], list[Tensor]], variant: str, dtype: torch.dtype
+) -> None:
+    tokens, logits = expected
+    tolerance = FLOAT32_TOLERANCE if dtype == torch.float32 else BFLOAT16_TOLERANCE
+    found = model("cuda", dtype, **VARIANTS[variant])
+    for _ in range(2):  # A graph is captured in the first batch and replayed in the second.
+        records: list[StepRecord] = []
+        keep = lambda record: records.append(record.keep())  # noqa: E731, B023
+        hguide.generate(found, 3, GUIDANCE, Replay(tokens=tokens), seeds=SEEDS, on_step=keep)
+        for record, wanted in zip(records, logits, strict=True):
+            worst = (record.logits - wanted).abs().max().item()
+            assert worst <= tolerance, f"step {record.step.index}: {worst:.3g}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tokens_differ_near_ties_alone(dtype: torch.dtype) -> None:
+    reference = model("cuda")
+    for name, options in VARIANTS.items():
+        rate = flip_rate(reference, model("cuda", dtype, **options), seeds=range(16))
+        print(f"{dtype}, {name}: {rate:.3%} of tokens differ from those of float32 run plainly")
+        assert rate <= FLIPS[dtype], name
+
+
+@pytest.mark.parametrize("options", [{"graphs": True}, {"graphs": True, "compile": True}])
+def test_later_batches_and_interleaved_runs(options: dict[str, bool]) -> None:
+    plain, captured = model("cuda"), model("cuda", **options)
+    inner: list[Tensor] = []
+
+    def also_run(record: StepRecord) -> None:
+        if record.step.index == 2:
+            inner.append(hguide.generate(captured, 5, GUIDANCE, SAMPLER, seeds=[7, 8]))
+
+    for classes, seeds in ((3, [0, 1]), ([4, 11], [2, 3]), (3, [0, 1])):
+        found = hguide.generate(captured, classes, GUIDANCE, SAMPLER, seeds=seeds, on_step=also_run)
+        wanted = hguide.generate(plain, classes, GUIDANCE, SAMPLER, seeds=seeds)
+        near = (found - wanted).abs().amax((1, 2, 3)) <= 1e-2
+        assert near.sum() >= 1, "both images differ"
+    assert torch.equal(inner[0], inner[1])
+
+
+def test_the_seed_law_holds_with_graphs() -> None:
+    captured = model("cuda", graphs=True)
+    alone = hguide.generate(captured, 3, GUIDANCE, SAMPLER, seeds=SEEDS, deterministic=True)
+    again = hguide.generate(captured, 3, GUIDANCE, SAMPLER, seeds=[5, 2], deterministic=True)
+    assert torch.equal(again, alone[[5, 2]])
+
+
+def test_a_step_waits_for_nothing_but_the_sampler() -> None:
+    """From the labels to the logits of every step no call blocks the program until the device is done."""
+    from hguide import COND, UNCOND
+    from hguide.noise import SeededNoise
+
+    for options in ({}, {"graphs": True}):
+        found = model("cuda", **options)
+        for timed in (False, True):
+            noise = SeededNoise([0, 1], found.device)
+            torch.cuda.set_sync_debug_mode("error" if timed else "default")
+            try:
+                state = found.begin([3, 4], {COND: found.count - 1, UNCOND: found.count - 1}, noise)
+                while (step := found.next_step(state)) is not None:
+                    logits = found.predict(state, step, (COND, UNCOND), {})
+                    draw = found.sample(state, step, logits[COND], Sampler(), {})
+                    found.advance(state, step, draw)
+                found.decode(state)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
