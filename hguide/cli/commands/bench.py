@@ -23,6 +23,13 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             "hguide.experiments.bench.sampling",
             "SamplingBenchConfig",
         ),
+        "inference": Job(
+            "Measure VAR's network run plainly, compiled and as CUDA graphs, and the tokens that its type changes.",
+            "hguide bench inference --model landuse-var --dtypes '[bfloat16]' --variants '[eager]'\n"
+            "hguide bench inference --device cuda --batches '[1, 64]'",
+            "hguide.experiments.bench.inference",
+            "InferenceBenchConfig",
+        ),
         "memory": Job(
             "Predict the peak memory of a run and measure it; with --predict true, predict alone.",
             "hguide bench memory --model landuse-var --batches '[1, 8, 0]'\n"
