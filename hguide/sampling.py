@@ -15,6 +15,7 @@ from hguide.errors import ConfigError, ShapeError
 from hguide.grids import Step
 from hguide.noise import Noise
 from hguide.schedules import Schedule
+from hguide.selection import ascending, largest
 
 __all__ = ["Candidates", "Prefix", "Replay", "Sampler"]
 
@@ -243,16 +244,16 @@ def _places(flat: Tensor, step: Step) -> int | Tensor:
 
 
 def _top_k(logits: Float[Tensor, "b n v"], k: int) -> Candidates:
-    """The k largest logits per position, in descending order, and whatever ties with the smallest of them."""
+    """The k largest logits per position, in no order, and whatever ties with the smallest of them."""
     width = logits.shape[-1]
     if k > width:
         raise ConfigError(f"Sampler: top_k = {k} but there are {width} tokens; use at most that, or 0 for all.")
     if k == width:
         return Candidates(logits, None)
-    values, channels = logits.topk(k + 1, dim=-1)
-    threshold = values[..., k - 1 : k]
-    if not torch.any(values[..., k:] == threshold):
-        return Candidates(values[..., :k], channels[..., :k])
+    values, channels, tied = largest(logits, k)
+    if not tied:
+        return Candidates(values, channels)
+    threshold = values.amin(-1, keepdim=True)
     most = int((logits >= threshold).sum(-1).max())
     values, channels = logits.topk(most, dim=-1)
     return Candidates(values.masked_fill(values < threshold, -math.inf), channels)
@@ -260,10 +261,12 @@ def _top_k(logits: Float[Tensor, "b n v"], k: int) -> Candidates:
 
 def _top_p(kept: Candidates, p: float) -> Candidates:
     """Drop the least probable tokens whose cumulated probability is at most 1 - p; the last one always stays."""
-    if kept.channels is None:
-        values, channels = kept.values.sort(dim=-1)
-    else:
-        values, channels = kept.values.flip(-1), kept.channels.flip(-1)
+    values, order = ascending(kept.values)
+    channels = order if kept.channels is None else kept.channels.gather(-1, order)
     drop = values.softmax(-1).cumsum_(-1) <= 1.0 - p
     drop[..., -1] = False
+    if values.device.type == "cpu":
+        # No noise for what every position drops. A GPU would have to wait for this number.
+        least = int(drop.sum(-1).min())
+        values, channels, drop = values[..., least:], channels[..., least:], drop[..., least:]
     return Candidates(values.masked_fill(drop, -math.inf), channels)

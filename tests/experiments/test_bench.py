@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 TINY = {"tiny": Shapes("tiny", (1, 2, 3, 5), 8, (1, 2)), "narrow": Shapes("narrow", (2, 12), 3, (1,))}
 ROW_KEYS = {
     "what", "quantity", "ratio", "target", "at_least", "ms", "against_ms", "samples", "note", "shown",
-    "quickest_ratio", "valid", "details", "verdict",
+    "quickest_ratio", "valid", "details", "device", "verdict",
 }  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def test_the_table_names_a_busy_machine():
 
 
 def test_a_full_run_reports_each_pair_its_sum_and_the_transforms(full):
-    floors = [r for r in full.rows if r.quantity == "update / floor" and "CUDA" not in r.what]
+    floors = [r for r in full.rows if r.quantity == "update / floor" and r.device is None]
     # tiny: three pairs and their sum at two batches; narrow: one pair and its sum.
     assert len(floors) == 2 * 4 + 2
     references = [r for r in full.rows if r.quantity == "reference / update"]
@@ -136,7 +136,11 @@ def test_the_sum_is_that_of_the_pairs(full):
 
 def test_what_was_not_run_is_marked(full):
     missing = [r for r in full.rows if r.ratio is None]
-    assert [r.what.split(",")[0] for r in missing] == ["VAR-d16 size", "CUDA", "CUDA"]
+    assert [(r.what.split(",")[0], r.device) for r in missing] == [
+        ("VAR-d16 size", None),
+        ("bfloat16", "cuda"),
+        ("VAR-d16 size", "cuda"),
+    ]
     assert all(r.verdict == NOT_MEASURED and r.note for r in missing)
 
 

@@ -17,11 +17,23 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             "BenchConfig",
         ),
         "sampling": Job(
-            "Measure VAR sampling against the loop as it is usually written, and the sampler against a full sort.",
+            "Measure VAR sampling against the loop as it is usually written.",
             "hguide bench sampling --threads 2\n"
             "hguide bench sampling --device cuda --dtype bfloat16 --batches '[1, 64]'",
             "hguide.experiments.bench.sampling",
             "SamplingBenchConfig",
+        ),
+        "sampler": Job(
+            "Measure a draw beside a full sort and softmax, beside one read of the logits, and how it grows.",
+            "hguide bench sampler --threads 1\nhguide bench sampler --device cuda",
+            "hguide.experiments.bench.sampler",
+            "SamplerBenchConfig",
+        ),
+        "backbone": Job(
+            "Measure each step of a transformer of VAR-d16's size beside what memory and arithmetic allow.",
+            "hguide bench backbone --threads 2\nhguide bench backbone --device cuda --batch 8",
+            "hguide.experiments.bench.backbone",
+            "BackboneBenchConfig",
         ),
         "inference": Job(
             "Measure VAR's network run plainly, compiled and as CUDA graphs, and the tokens that its type changes.",

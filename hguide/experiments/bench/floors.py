@@ -10,7 +10,7 @@ import torch
 from hguide.experiments.bench.timing import Job, Timing, measure
 from hguide.grids import Grid
 
-__all__ = ["Product", "Rates", "peak_rates", "products", "traffic"]
+__all__ = ["Product", "Rates", "peak_rates", "products", "read_rate", "traffic"]
 
 # A product of this many operations runs at its full rate; larger ones are measured on a part of the channels. Factors
 # are measured on as many channels as keep the map between the two products in the cache of a core: the quickest of the
@@ -18,6 +18,10 @@ __all__ = ["Product", "Rates", "peak_rates", "products", "traffic"]
 _CPU_OPERATIONS, _DEVICE_OPERATIONS = 5e8, 1e12
 _CPU_WORKSPACE, _DEVICE_WORKSPACE = 1 << 20, 256 << 20
 _FEWEST_CHANNELS = 128
+# Of the rates on large operands.
+_CPU_ELEMENTS, _DEVICE_ELEMENTS = 8_000_000, 256_000_000
+_CPU_READ = 64_000_000
+_CPU_SIDE, _DEVICE_SIDE = 1024, 8192
 
 
 @dataclass(frozen=True)
@@ -114,20 +118,20 @@ def products(
     return {"dense": (dense,), "factors": (across, down)}
 
 
-def peak_rates(device: torch.device, dtype: torch.dtype, *, elements: int, side: int, repeat: int) -> Rates:
-    """The machine's rates on large operands, for the record.
+def peak_rates(device: torch.device, dtype: torch.dtype, *, repeat: int) -> Rates:
+    """The machine's rates on large operands: of a read-read-write beyond any cache, and of a square product.
 
     Args:
         device: to measure.
         dtype: of the operands.
-        elements: of each of the three operands of the read-read-write.
-        side: of the square product.
         repeat: samples.
 
     Returns:
         Both rates.
     """
-    first, second, third = (torch.zeros(elements, device=device, dtype=dtype) for _ in range(3))
+    elements, side = (_CPU_ELEMENTS, _CPU_SIDE) if device.type == "cpu" else (_DEVICE_ELEMENTS, _DEVICE_SIDE)
+    # Random numbers: zeros compute faster than any data will, and untouched pages of a CPU share one cache line.
+    first, second, third = (torch.rand(elements, device=device, dtype=dtype) for _ in range(3))
     left, right, out = (torch.rand(side, side, device=device, dtype=dtype) for _ in range(3))
     jobs: dict[str, Job] = {
         "traffic": traffic((first, second, third), 3 * elements),
@@ -136,6 +140,13 @@ def peak_rates(device: torch.device, dtype: torch.dtype, *, elements: int, side:
     found = measure(jobs, device, repeat=repeat, budget_s=2.0)
     size = 3 * elements * first.element_size()
     return Rates(size / found["traffic"].ms * 1e3, 2.0 * side**3 / found["gemm"].ms * 1e3)
+
+
+def read_rate(device: torch.device, dtype: torch.dtype, *, repeat: int) -> float:
+    """Bytes per second of a read that writes nothing: what a step needs that reads each weight once."""
+    elements = _CPU_READ if device.type == "cpu" else _DEVICE_ELEMENTS
+    numbers = torch.rand(elements, device=device, dtype=dtype)
+    return elements * dtype.itemsize / measure({"read": numbers.sum}, device, repeat=repeat)["read"].ms * 1e3
 
 
 def _channels(channels: int, wanted: float) -> int:

@@ -14,8 +14,9 @@ from hguide.errors import ConfigError
 __all__ = ["MET", "NOT_MEASURED", "NOT_MET", "NO_TARGET", "BenchReport", "BenchRow"]
 
 MET, NOT_MET, NOT_MEASURED, NO_TARGET = "met", "not met", "not measured", "no target"
-_HEADER = ("what", "ms or MiB", "against", "ratio", "quickest", "target", "n", "verdict")
+_HEADER = ("what", "on", "ms or MiB", "against", "ratio", "quickest", "target", "n", "verdict")
 _FORMAT = 1
+_DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class BenchRow:
         quickest_ratio: the same by the quickest sample of each, where known: what a busy machine disturbs least.
         valid: False where other processes were measured rather than this one.
         details: further numbers, for the JSON.
+        device: type of the device where it is not that of the report.
     """
 
     what: str
@@ -51,6 +53,7 @@ class BenchRow:
     quickest_ratio: float | None = None
     valid: bool = True
     details: Mapping[str, Any] = field(default_factory=dict)
+    device: str | None = None
 
     @property
     def verdict(self) -> str:
@@ -96,7 +99,7 @@ class BenchReport:
             every: all rows; else the smaller grids share one line.
         """
         rows = [row for row in self.rows if every or row.shown]
-        lines = [*self._facts(), "", *_table([_HEADER, *map(_cells, rows)])]
+        lines = [*self._facts(), "", *_table([_HEADER, *(_cells(row, self.machine["type"]) for row in rows)])]
         left = [row for row in self.rows if row not in rows]
         if left:
             missed = [row for row in left if row.verdict == NOT_MET]
@@ -152,7 +155,7 @@ class BenchReport:
         )
 
 
-def _cells(row: BenchRow) -> tuple[str, ...]:
+def _cells(row: BenchRow, device: str) -> tuple[str, ...]:
     percent = row.quantity == "guidance / total"
     unit = "" if "slope" in row.quantity else "x"
 
@@ -170,7 +173,18 @@ def _cells(row: BenchRow) -> tuple[str, ...]:
     note = row.note if row.valid else "disturbed: threads waited for a core; use a quiet machine or fewer threads"
     verdict = row.verdict + (f" ({note})" if note else "")
     what = f"{row.what}: {row.quantity}"
-    return what, number(row.ms), number(row.against_ms), ratio, quickest, target, str(row.samples or "-"), verdict
+    device = row.device or device
+    return (
+        what,
+        _DEVICES.get(device, device),
+        number(row.ms),
+        number(row.against_ms),
+        ratio,
+        quickest,
+        target,
+        str(row.samples or "-"),
+        verdict,
+    )
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:

@@ -1,8 +1,7 @@
-"""How fast VAR sampling is beside the straightforward loop, and the sampler beside a full sort."""
+"""How fast VAR sampling is beside the straightforward loop."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,11 +15,9 @@ from hguide.experiments.bench.end_to_end import var_d16
 from hguide.experiments.bench.floors import peak_rates
 from hguide.experiments.bench.machine import checked_device, load_average, machine_facts, threads
 from hguide.experiments.bench.report import BenchReport, BenchRow
-from hguide.experiments.bench.straightforward_var import multinomial, sort_filter, straightforward_sample
-from hguide.experiments.bench.timing import timed
+from hguide.experiments.bench.side_by_side import side_by_side
+from hguide.experiments.bench.straightforward_var import straightforward_sample
 from hguide.generate import generate
-from hguide.grids import Scale, Step
-from hguide.noise import SeededNoise
 from hguide.sampling import Sampler
 
 __all__ = ["SamplingBenchConfig", "run"]
@@ -34,8 +31,6 @@ TARGETS: Mapping[tuple[str, bool], float] = {
 """(device, batch above 1) -> how many times faster than the straightforward loop."""
 
 STRENGTH, TOP_K, TOP_P = 1.5, 900, 0.96
-_VOCABULARY, _SIDE = 4096, 16
-_LARGE, _GEMM_SIDE = 8_000_000, 1024
 
 
 @dataclass(frozen=True)
@@ -74,7 +69,7 @@ def run(
     model: Callable[[torch.device, torch.dtype], VAR] = var_d16,
     progress: Callable[[str], object] = lambda line: None,
 ) -> BenchReport:
-    """Both loops on the same weights, in turn, and both filters on the same logits.
+    """Both loops on the same weights, in turn.
 
     Args:
         config: what to measure.
@@ -92,14 +87,12 @@ def run(
     began = perf_counter()
     with threads(config.threads):
         machine = machine_facts(device)
-        rates = peak_rates(device, dtype, elements=_LARGE, side=_GEMM_SIDE, repeat=config.repeat)
+        rates = peak_rates(device, dtype, repeat=config.repeat)
         generator = model(device, dtype)
         rows = []
         for batch in config.batches:
             progress(f"{generator.name}, batch {batch}, {config.repeat} runs of each loop")
             rows.append(_loops(generator, batch, config.repeat))
-        progress("sampler")
-        rows.append(_filters(max(config.batches), config.repeat, device))
     machine["load_after"] = load_average()
     settings = asdict(config) | {"out": None if config.out is None else str(config.out)}
     report = BenchReport(machine, settings, asdict(rates), tuple(rows), perf_counter() - began)
@@ -122,47 +115,4 @@ def _loops(generator: VAR, batch: int, repeat: int) -> BenchRow:
         return straightforward_sample(generator, labels, strength=STRENGTH, top_k=top_k, top_p=TOP_P)
 
     what = f"{generator.name}, {batch} image{'s' * (batch > 1)}, cfg({STRENGTH})"
-    return _row(what, ours, straightforward, device, repeat, target)
-
-
-def _filters(batch: int, repeat: int, device: torch.device) -> BenchRow:
-    noise = SeededNoise(range(batch), device=device)
-    logits = torch.randn(batch, _SIDE, _SIDE, _VOCABULARY, device=device) * 3
-    step, sampler = Step(0, 2, 0, Scale(0, _SIDE, _SIDE)), Sampler(top_k=TOP_K, top_p=TOP_P)
-
-    def ours() -> object:
-        return sampler.categorical(logits, noise, step)
-
-    def straightforward() -> object:
-        kept = sort_filter(logits.flatten(1, 2), TOP_K, TOP_P)
-        return multinomial(0, kept.softmax(-1).flatten(0, 1))
-
-    what = f"sampler, {batch} maps of {_SIDE}x{_SIDE}, {_VOCABULARY} tokens, top-k {TOP_K}, top-p {TOP_P}"
-    return _row(what, ours, straightforward, device, repeat, 1.0)
-
-
-def _row(
-    what: str,
-    ours: Callable[[], object],
-    other: Callable[[], object],
-    device: torch.device,
-    repeat: int,
-    target: float,
-) -> BenchRow:
-    mine, theirs = [], []
-    for turn in range(repeat + 1):
-        pair = timed(ours, device)[0], timed(other, device)[0]
-        if turn:
-            mine.append(pair[0])
-            theirs.append(pair[1])
-    return BenchRow(
-        what=what,
-        quantity="straightforward / hguide",
-        ratio=statistics.median(b / a for a, b in zip(mine, theirs, strict=True)),
-        target=target,
-        at_least=True,
-        ms=statistics.median(mine),
-        against_ms=statistics.median(theirs),
-        samples=repeat,
-        quickest_ratio=min(theirs) / min(mine),
-    )
+    return side_by_side(what, ours, straightforward, device, repeat=repeat, target=target)

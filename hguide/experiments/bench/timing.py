@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -41,12 +42,17 @@ class Timing:
 
 
 def measure(
-    jobs: Mapping[str, Job], device: torch.device, *, repeat: int, budget_s: float = math.inf
+    jobs: Mapping[str, Job],
+    device: torch.device,
+    *,
+    repeat: int,
+    budget_s: float = math.inf,
+    captured: bool = False,
 ) -> dict[str, Timing]:
     """The median time of each job.
 
     The jobs take turns, so that whatever else the machine does falls on all of them alike. Every sample follows an
-    untimed call of the same job: what fits the caches is warm. A sample of a job shorter than 0.3 ms is the mean of
+    untimed one of the same job: what fits the caches is warm. A sample of a job shorter than 0.3 ms is the mean of
     several calls.
 
     Args:
@@ -54,22 +60,28 @@ def measure(
         device: where they compute; on CUDA, time lies between two events.
         repeat: samples of each job.
         budget_s: with less than this left for all samples there are fewer of them, down to 5 (or `repeat`).
+        captured: on CUDA, time replays of a graph of each job, so that the device is timed and not the launches of
+            short kernels; such jobs must not wait for the device. Without meaning elsewhere.
 
     Returns:
         The timing of each job.
     """
     estimates = {}
     for name, job in jobs.items():
-        _sample(job, 1, device)
-        estimates[name] = _sample(job, 1, device)
+        job()
+        estimates[name] = timed(job, device)[0]
     calls = {name: max(1, min(_MOST_CALLS, math.ceil(_SAMPLE_MS / max(ms, 1e-6)))) for name, ms in estimates.items()}
-    round_s = sum(ms * (calls[name] + 1) for name, ms in estimates.items()) / 1e3
+    if captured and device.type == "cuda":
+        jobs = {name: _replay(job, calls[name]) for name, job in jobs.items()}
+    else:
+        jobs = {name: partial(_repeat, job, calls[name]) for name, job in jobs.items()}
+    round_s = sum(ms * 2 * calls[name] for name, ms in estimates.items()) / 1e3
     rounds = repeat if round_s * repeat <= budget_s else max(min(_FEWEST_ROUNDS, repeat), int(budget_s / round_s))
     samples: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(rounds):
         for name, job in jobs.items():
             job()
-            samples[name].append(_sample(job, calls[name], device))
+            samples[name].append(timed(job, device)[0] / calls[name])
     return {name: Timing(statistics.median(found), min(found), len(found)) for name, found in samples.items()}
 
 
@@ -82,14 +94,18 @@ def timed(job: Callable[[], Result], device: torch.device) -> tuple[float, Resul
     return spans.total_ms(), result
 
 
-def _sample(job: Job, calls: int, device: torch.device) -> float:
-    """Mean milliseconds of consecutive calls."""
-    spans = Spans(device)
-    spans.start()
+def _repeat(job: Job, calls: int) -> None:
     for _ in range(calls):
         job()
-    spans.stop()
-    return spans.total_ms() / calls
+
+
+def _replay(job: Job, calls: int) -> Job:
+    """A CUDA graph of consecutive calls."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(calls):
+            job()
+    return graph.replay
 
 
 class Spans:

@@ -170,7 +170,7 @@ def measure_pair(
         "barrier": partial(torch.add, few, few, out=torch.empty_like(few)),
     }
     jobs |= {f"{form} {place}": each.job for form, found in forms.items() for place, each in enumerate(found)}
-    timings = measure(jobs, device, repeat=repeat, budget_s=budget_s)
+    timings = measure(jobs, device, repeat=repeat, budget_s=budget_s, captured=True)
     whole = {
         form: reduce(add, (each.whole_of(timings[f"{form} {place}"]) for place, each in enumerate(found)))
         for form, found in forms.items()
