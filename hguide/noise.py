@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hguide.errors import ConfigError, ShapeError
 from hguide.grids import Step
+from hguide.transfer import on_device
 
 __all__ = ["Noise", "RecordedNoise", "SeededNoise"]
 
@@ -124,7 +125,7 @@ class SeededNoise(Noise):
             for word in words:
                 key = _mix((key + (word + 1) * _GOLDEN) & _MASK)
             keys.append(_signed(key))
-        start = torch.tensor(keys, dtype=torch.int64, device=self.device)[:, None, None]
+        start = on_device(keys, self.device)[:, None, None]
         if isinstance(positions, int):
             place = torch.arange(positions, device=self.device)[None, :, None]
         else:
