@@ -23,7 +23,7 @@ from hguide.experiments.training.data import Scenes, load_scenes
 from hguide.experiments.training.muon import Muon
 from hguide.experiments.training.run_config import RunConfig
 
-__all__ = ["RunConfig", "TrainingModule", "fit", "learning_rate_factor", "training_metadata"]
+__all__ = ["RunConfig", "TrainingModule", "fit", "learning_rate_factor", "training_device", "training_metadata"]
 
 
 def learning_rate_factor(progress: float, step: int, warmup: int) -> float:
@@ -98,6 +98,10 @@ class TrainingModule(lightning.LightningModule, ABC):
         """Adam's decay rates."""
         return 0.9, 0.99
 
+    def on_fit_start(self) -> None:
+        """Bring the scenes to where the network trains, so that crops are cut there."""
+        self.train_scenes = self.train_scenes.to(self.device)
+
     def train_dataloader(self) -> torch.utils.data.DataLoader:
         """Step counters only: each step draws its own crops."""
         return torch.utils.data.DataLoader(list(range(self.config.epoch_steps)), batch_size=None)  # type: ignore[arg-type]
@@ -145,9 +149,10 @@ class TrainingModule(lightning.LightningModule, ABC):
         now = time.monotonic()
         self.seconds += now - self._clock if self._clock is not None else 0.0
         self._clock = now
-        for name, value in logged.items():
-            old = self.averages.get(name, float(value))
-            self.averages[name] = 0.98 * old + 0.02 * float(value)
+        # One transfer for all: each would wait for the device.
+        values = torch.stack([value.detach().float() for value in logged.values()]).tolist()
+        for name, value in zip(logged, values, strict=True):
+            self.averages[name] = 0.98 * self.averages.get(name, value) + 0.02 * value
         if self._trainer is not None:
             self.trainer.should_stop = self.progress >= 1.0
 
@@ -213,6 +218,11 @@ class Progress(lightning.Callback):
         self.bar.close()
 
 
+def training_device(accelerator: str) -> torch.device:
+    """Where a training under this accelerator computes: what is encoded before it starts is encoded there too."""
+    return lightning.Fabric(accelerator=accelerator, devices=1).device
+
+
 def save_grid(grid: Tensor, path: Path) -> None:
     """Write `(rows, columns, 3, h, w)` pictures in [0, 1] as one PNG."""
     from einops import rearrange
@@ -250,10 +260,13 @@ def fit(module: TrainingModule) -> None:
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        benchmark=True,
     )
     last = out / "last.ckpt"
     trainer.fit(module, ckpt_path=str(last) if last.is_file() else None)
     trainer.save_checkpoint(last)
+    # Lightning leaves the module on the CPU; what is measured at the end is measured where it was trained.
+    module.to(training_device(config.accelerator))
 
 
 def training_metadata(module: TrainingModule) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from hguide.backends.var.tokenizer import tokenizer_hash
 from hguide.backends.var.transformer import TransformerConfig, VARTransformer
 from hguide.experiments.features import FeatureNetwork, bundled_features, load_features
 from hguide.experiments.training.data import Scenes
-from hguide.experiments.training.fit import TrainingModule, fit, training_metadata
+from hguide.experiments.training.fit import TrainingModule, fit, training_device, training_metadata
 from hguide.experiments.training.parts import weights_file
 from hguide.experiments.training.run_config import RunConfig
 from hguide.experiments.training.sample import sample_images
@@ -70,6 +70,7 @@ class GeneratorTraining(TrainingModule):
     def __init__(self, config: GeneratorTrainingConfig) -> None:
         super().__init__(config)
         self.tokenizer, self.tokenizer_metadata = load_tokenizer(weights_file(config.tokenizer))
+        self.tokenizer.to(training_device(config.accelerator))
         self.shape = TransformerConfig(
             patch_nums=self.tokenizer.config.patch_nums,
             depth=config.depth,

@@ -21,7 +21,7 @@ from hguide.backends.hart.tokenizer import tokenizer_hash
 from hguide.backends.tiny_text import TinyTextConfig, TinyTextEncoder
 from hguide.experiments.features import FeatureNetwork, bundled_features, load_features
 from hguide.experiments.training.data import Scenes
-from hguide.experiments.training.fit import TrainingModule, fit
+from hguide.experiments.training.fit import TrainingModule, fit, training_device
 from hguide.experiments.training.generated import sample_accuracy, sample_sheet
 from hguide.experiments.training.hybrid_tokens import HybridSet, hybrid_set, load_hart_tokenizer
 from hguide.experiments.training.parts import load_parts, write_parts
@@ -96,6 +96,7 @@ class HARTTraining(TrainingModule):
     def __init__(self, config: HARTTrainingConfig) -> None:
         super().__init__(config)
         self.tokenizer = load_hart_tokenizer(config.tokenizer)
+        self.tokenizer.to(training_device(config.accelerator))
         self.shape = self._shape()
         torch.manual_seed(config.seed)
         text_encoder = TinyTextEncoder(TinyTextConfig(config.text_dim, config.text_tokens))

@@ -24,7 +24,7 @@ from hguide.errors import CheckpointError
 from hguide.experiments.features import FeatureNetwork, bundled_features, load_features
 from hguide.experiments.training.bsq_tokenizer import load_bsq_tokenizer
 from hguide.experiments.training.data import Scenes
-from hguide.experiments.training.fit import TrainingModule, fit
+from hguide.experiments.training.fit import TrainingModule, fit, training_device
 from hguide.experiments.training.generated import sample_accuracy, sample_sheet
 from hguide.experiments.training.latents import LatentSet, latent_set
 from hguide.experiments.training.parts import load_parts, write_parts
@@ -100,6 +100,7 @@ class InfinityTraining(TrainingModule):
                 f"{config.data} ({', '.join(self.train_scenes.classes[:3])}, ...); train a tokenizer on these scenes."
             )
         self.tokenizer, self.schedule = trained.network, trained.schedule
+        self.tokenizer.to(training_device(config.accelerator))
         self.shape = self._shape()
         torch.manual_seed(config.seed)
         text_encoder = TinyTextEncoder(TinyTextConfig(config.text_dim, config.text_tokens))
@@ -213,7 +214,8 @@ class InfinityTraining(TrainingModule):
 
 def texts_of(transformer: InfinityTransformer, prompts: PromptBatch) -> list[Float[Tensor, "_ ct"]]:
     """The text of each sample without padding; where dropped, as much of the learnt unconditional text."""
-    found = [text[mask] for text, mask in zip(prompts.text, prompts.mask, strict=True)]
+    # Slices, since a mask's length is known to the device alone.
+    found = [text[:length] for text, length in zip(prompts.text, prompts.lengths, strict=True)]
     return [
         transformer.null_text(len(text)) if dropped else text
         for text, dropped in zip(found, prompts.dropped.tolist(), strict=True)

@@ -21,12 +21,14 @@ class PromptBatch:
     Attributes:
         text: `(b, tokens, dim)`, padding included; gradients reach the encoder.
         mask: `(b, tokens)` True where a token is no padding.
+        lengths: tokens of each sample that are no padding; they come first.
         dropped: `(b,)` samples that train the null condition, whatever that is in the family; their text is untouched.
     """
 
     text: Float[Tensor, "b tokens dim"]
     mask: Bool[Tensor, "b tokens"]
     dropped: Bool[Tensor, " b"]
+    lengths: tuple[int, ...]
 
 
 def prompt_batch(
@@ -40,6 +42,8 @@ def prompt_batch(
         labels: class of each sample.
         dropout: share of samples that are dropped, drawn from torch's default generator.
     """
-    ids, mask = (each.to(labels.device) for each in encoder.tokenise(prompts))
+    ids, mask = encoder.tokenise(prompts)
+    lengths = mask.sum(1)[labels.cpu()].tolist()
+    ids, mask = ids.to(labels.device), mask.to(labels.device)
     dropped = torch.rand(len(labels), device=labels.device) < dropout
-    return PromptBatch(encoder(ids, mask)[labels], mask[labels], dropped)
+    return PromptBatch(encoder(ids, mask)[labels], mask[labels], dropped, tuple(lengths))

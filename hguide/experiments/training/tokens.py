@@ -95,6 +95,7 @@ def encoded_crops(
             same = handle.metadata() == identity
         if same:
             return load_file(str(cache))
+    scenes = scenes.to(device)
     parts: list[dict[str, Tensor]] = []
     for counter in range(-(-count // ENCODED_AT_ONCE)):
         wanted = min(ENCODED_AT_ONCE, count - ENCODED_AT_ONCE * counter)

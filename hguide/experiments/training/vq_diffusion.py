@@ -20,7 +20,7 @@ from hguide.errors import CheckpointError, ConfigError
 from hguide.experiments.features import FeatureNetwork, bundled_features, load_features
 from hguide.experiments.training.code_tokens import code_set
 from hguide.experiments.training.data import Scenes
-from hguide.experiments.training.fit import TrainingModule, fit
+from hguide.experiments.training.fit import TrainingModule, fit, training_device
 from hguide.experiments.training.generated import sample_accuracy, sample_sheet
 from hguide.experiments.training.parts import load_parts, write_parts
 from hguide.experiments.training.run_config import RunConfig
@@ -82,6 +82,7 @@ class VQDiffusionTraining(TrainingModule):
     def __init__(self, config: VQDiffusionTrainingConfig) -> None:
         super().__init__(config)
         self.tokenizer, about = load_vqgan(config.tokenizer)
+        self.tokenizer.to(training_device(config.accelerator))
         if tuple(about["classes"]) != self.train_scenes.classes:
             raise CheckpointError(
                 f"{config.tokenizer}: trained on other classes ({', '.join(about['classes'][:3])}, ...) than those of "

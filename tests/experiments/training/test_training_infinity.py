@@ -68,7 +68,7 @@ def test_the_first_loss_is_that_of_knowing_nothing(module: InfinityTraining) -> 
 def test_dropped_texts_are_the_unconditional_one_of_their_length(module: InfinityTraining) -> None:
     transformer = module.network["transformer"]
     text, mask = torch.randn(2, 8, 16), torch.arange(8) < torch.tensor([[5], [3]])
-    kept, dropped = texts_of(transformer, PromptBatch(text, mask, torch.tensor([False, True])))
+    kept, dropped = texts_of(transformer, PromptBatch(text, mask, torch.tensor([False, True]), (5, 3)))
     assert torch.equal(kept, text[0, :5])
     assert torch.equal(dropped, transformer.cfg_uncond[:3])
 
