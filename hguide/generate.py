@@ -163,6 +163,7 @@ def run(
         states[name] = model.begin(conditions, streams, noise, negative)
     state = states["main"]
     memory: Mapping[Any, Any] = {}
+    finite: list[tuple[Step, Tensor]] = []
     while (step := generator.next_step(state)) is not None:
         asked = guidance.asks(COND, step)
         weights = guidance.weights(COND, step)
@@ -175,7 +176,11 @@ def run(
             predictions.update({stream: logits[stream.by("main")] for stream in own if stream.by("main") in logits})
         _check_shapes(generator, step, asked, predictions, len(conditions))
         guided, memory = guidance.apply(predictions, step, memory)
-        _check_finite(guided, predictions, step)
+        if guided.is_cuda:
+            # To look now would make the program wait for the device at every step.
+            finite.append((step, torch.isfinite(guided).all()))
+        else:
+            _check_finite(guided, predictions, step)
         draw = generator.sample(state, step, guided, sampler, twin_weights)
         for name, model in servers.items():
             model.advance(states[name], step, draw)
@@ -183,6 +188,7 @@ def run(
             seeds = noise.seeds if isinstance(noise, SeededNoise) else ()
             decode = lambda: generator.decode(state)  # noqa: E731
             on_step(StepRecord(step, seeds, predictions, guided, draw, weights, decode))
+    _check_all_finite(finite)
     return state
 
 
@@ -282,3 +288,13 @@ def _check_finite(guided: Tensor, predictions: Mapping[Stream, Tensor], step: St
     sources = [str(stream) for stream, logits in predictions.items() if not torch.isfinite(logits).all()]
     blame = f"the model's logits of stream ({sources[0]})" if sources else "the guided logits; lower the strength"
     raise NumericalError(f"step {step.index}, call {step.call}: not finite in {blame}.")
+
+
+def _check_all_finite(finite: Sequence[tuple[Step, Tensor]]) -> None:
+    """`_check_finite` at the end of a run, from what each step found."""
+    if finite and not all(found := torch.stack([each for _, each in finite]).tolist()):
+        step = finite[found.index(False)][0]
+        raise NumericalError(
+            f"step {step.index}, call {step.call}: not finite in the model's logits or in the guided ones; lower the "
+            "strength, or load the model with a wider dtype."
+        )

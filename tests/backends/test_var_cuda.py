@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 import hguide
-from hguide import Sampler, StepRecord
+from hguide import COND, UNCOND, Sampler, StepRecord
 from hguide.backends.var import VAR
+from hguide.errors import NumericalError
 from hguide.experiments.bench.inference import VARIANTS, flip_rate
+from hguide.noise import SeededNoise
 from hguide.sampling import Replay
 
 pytestmark = [
@@ -20,8 +22,8 @@ pytestmark = [
 GUIDANCE = "cfg(1.5, stop=0.5) | ssg(0.5)"
 SAMPLER = Sampler(top_k=200, top_p=0.96)
 SEEDS = range(8)
-# Logits lie between about -15 and 15; guided ones add the difference of two streams.
-FLOAT32_TOLERANCE, BFLOAT16_TOLERANCE = 2e-3, 0.6
+# Guided logits reach 23; on the CPU the worst of bfloat16 is off by 0.42, in the mean by 0.07.
+FLOAT32_TOLERANCE, BFLOAT16_TOLERANCE = 2e-3, 0.8
 FLIPS = {torch.float32: 0.005, torch.bfloat16: 0.08}
 
 
@@ -29,6 +31,12 @@ def model(device: str, dtype: torch.dtype = torch.float32, **options: bool) -> V
     loaded = hguide.load("landuse-var", device=device, dtype=dtype)
     assert isinstance(loaded, VAR)
     return loaded.with_options(**options)
+
+
+@pytest.fixture(autouse=True)
+def _float32_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default PyTorch rounds the operands of float32 convolutions to ten bits on a CUDA device."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +99,6 @@ def test_the_seed_law_holds_with_graphs() -> None:
 
 def test_a_step_waits_for_nothing_but_the_sampler() -> None:
     """From the labels to the logits of every step no call blocks the program until the device is done."""
-    from hguide import COND, UNCOND
-    from hguide.noise import SeededNoise
-
     for options in ({}, {"graphs": True}):
         found = model("cuda", **options)
         for timed in (False, True):
@@ -108,3 +113,11 @@ def test_a_step_waits_for_nothing_but_the_sampler() -> None:
                 found.decode(state)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
+            del state  # What it captured is idle again.
+
+
+def test_logits_that_are_not_finite_are_named_at_the_end() -> None:
+    broken = model("cuda")
+    broken.transformer.head.bias.fill_(torch.nan)
+    with pytest.raises(NumericalError, match="step 0, call 0: not finite in the model's logits"):
+        hguide.generate(broken, 3, GUIDANCE, SAMPLER, seeds=[0])
