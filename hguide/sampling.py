@@ -21,6 +21,9 @@ __all__ = ["Candidates", "Prefix", "Replay", "Sampler"]
 
 Setting = float | Schedule | Sequence[float]
 
+# On a CUDA device, noise for all tokens of so few costs less than a wait for the number of those that tie.
+_FEW_LOGITS = 1 << 21
+
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
@@ -250,6 +253,8 @@ def _top_k(logits: Float[Tensor, "b n v"], k: int) -> Candidates:
         raise ConfigError(f"Sampler: top_k = {k} but there are {width} tokens; use at most that, or 0 for all.")
     if k == width:
         return Candidates(logits, None)
+    if logits.is_cuda and logits.numel() <= _FEW_LOGITS:
+        return _top_k_in_place(logits, k)
     values, channels, tied = largest(logits, k)
     if not tied:
         return Candidates(values, channels)
@@ -257,6 +262,12 @@ def _top_k(logits: Float[Tensor, "b n v"], k: int) -> Candidates:
     most = int((logits >= threshold).sum(-1).max())
     values, channels = logits.topk(most, dim=-1)
     return Candidates(values.masked_fill(values < threshold, -math.inf), channels)
+
+
+def _top_k_in_place(logits: Float[Tensor, "b n v"], k: int) -> Candidates:
+    """The same, every token in its place: nobody has to know how many tie with the smallest."""
+    threshold = logits.topk(k, dim=-1, sorted=False).values.amin(-1, keepdim=True)
+    return Candidates(logits.masked_fill(logits < threshold, -math.inf), None)
 
 
 def _top_p(kept: Candidates, p: float) -> Candidates:

@@ -97,8 +97,8 @@ def test_the_seed_law_holds_with_graphs() -> None:
     assert torch.equal(again, alone[[5, 2]])
 
 
-def test_a_step_waits_for_nothing_but_the_sampler() -> None:
-    """From the labels to the logits of every step no call blocks the program until the device is done."""
+def test_a_step_waits_for_nothing() -> None:
+    """From the labels to the images no call blocks the program until the device is done, where the maps are small."""
     for options in ({}, {"graphs": True}):
         found = model("cuda", **options)
         for timed in (False, True):
@@ -108,7 +108,7 @@ def test_a_step_waits_for_nothing_but_the_sampler() -> None:
                 state = found.begin([3, 4], {COND: found.count - 1, UNCOND: found.count - 1}, noise)
                 while (step := found.next_step(state)) is not None:
                     logits = found.predict(state, step, (COND, UNCOND), {})
-                    draw = found.sample(state, step, logits[COND], Sampler(), {})
+                    draw = found.sample(state, step, logits[COND], SAMPLER, {})
                     found.advance(state, step, draw)
                 found.decode(state)
             finally:

@@ -14,7 +14,7 @@ from torch import Tensor
 from hguide.errors import ConfigError, ShapeError
 from hguide.grids import Scale, Step
 from hguide.noise import SeededNoise
-from hguide.sampling import Prefix, Replay, Sampler
+from hguide.sampling import Prefix, Replay, Sampler, _top_k, _top_k_in_place, _top_p
 from hguide.schedules import Linear
 
 STEP = Step(1, 4, 0, Scale(1, 2, 3))
@@ -60,6 +60,15 @@ def test_ties_at_the_threshold_survive() -> None:
     mixed = logits.clone()
     mixed[0, 0, 0] = torch.tensor([9.0, 8.0, 7.0, 6.0, 5.0, 4.0])
     assert Sampler(top_k=2).candidates(mixed, STEP).count().tolist() == [[2, 4, 4, 4, 4, 4]]
+
+
+@pytest.mark.parametrize("k", [1, 7, 23])
+def test_top_k_in_place_keeps_the_same_tokens(k: int) -> None:
+    logits = logits_of(k, rounded=True).flatten(1, 2)
+    for in_place in (_top_k_in_place(logits, k), _top_p(_top_k_in_place(logits, k), 0.8)):
+        kept = _top_k(logits, k)
+        wanted = kept if in_place.channels is None else _top_p(kept, 0.8)
+        assert torch.equal(in_place.dense(24), wanted.dense(24))
 
 
 def test_the_most_probable_token_survives_any_top_p() -> None:
