@@ -229,8 +229,11 @@ def combine(f: Predictor, stream: Stream, weights: Mapping[Stream, float]) -> Te
     contrasts = {other: -weight for other, weight in weights.items() if other != stream and weight != 0.0}
     if not contrasts:
         return base
-    wide = base.float() if base.dtype in (torch.float16, torch.bfloat16) else base
     (first, t), *rest = contrasts.items()
+    if not rest:
+        # In half precision lerp computes in float32 too, and rounds once.
+        return torch.lerp(f(first).to(base.dtype), base, 1.0 + t)
+    wide = base.float() if base.dtype in (torch.float16, torch.bfloat16) else base
     total = torch.lerp(f(first).to(wide.dtype), wide, 1.0 + t)
     for other, t in rest:
         total.add_(wide - f(other).to(wide.dtype), alpha=t)

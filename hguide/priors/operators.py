@@ -16,6 +16,8 @@ __all__ = ["Factors", "Operator", "apply", "extrapolate", "extrapolate_rows", "o
 
 # Bytes of the intermediate map between two factors: what stays near the core on CPU, what is cheap to hold elsewhere.
 _CPU_WORKSPACE, _DEVICE_WORKSPACE = 16 << 20, 256 << 20
+# Maps whose intermediate map is smaller than this are updated by a product that accumulates: one pass less.
+_SMALL = 2 << 20
 
 
 def apply(matrix: Operator, logits: Float[Tensor, "*batch h w v"], target: Grid) -> Float[Tensor, "*batch H W v"]:
@@ -148,7 +150,9 @@ def _extrapolate_factored(flat: Tensor, before: Tensor, matrix: Factors, beta: f
     size = _slice_width(matrix, channels)
     # Two buffers for the whole call: fresh ones per product cost page faults.
     wide_buffer = matrix.across.new_empty(height * across.shape[1] * size)
-    prior_buffer = matrix.across.new_empty(rows * columns * size)
+    bytes_between = wide_buffer.numel() * matrix.dtype.itemsize
+    accumulate = size == channels and bytes_between <= _SMALL and flat.dtype == matrix.dtype and flat.is_contiguous()
+    prior_buffer = matrix.across.new_empty(0 if accumulate else rows * columns * size)
     for sample in range(batch):
         for start in range(0, channels, size):
             part = slice(start, min(start + size, channels))
@@ -157,6 +161,10 @@ def _extrapolate_factored(flat: Tensor, before: Tensor, matrix: Factors, beta: f
             wide = wide_buffer[: height * across.shape[1] * count].view(height, -1, count)
             prior = prior_buffer[: rows * columns * count].view(rows, -1)
             torch.bmm(across, old.reshape(height, width, count).to(matrix.dtype), out=wide)
+            if accumulate:
+                now, new = now.view(rows, -1), new.view(rows, -1)
+                torch.addmm(now, matrix.down, wide.view(-1, columns * count), beta=1 + beta, alpha=-beta, out=new)
+                continue
             torch.mm(matrix.down, wide.view(-1, columns * count), out=prior)
             prior = prior.view(-1, count)
             # lerp(P, l, 1 + beta) = l + beta (l - P), one pass over both.
@@ -192,6 +200,7 @@ def _require_grids(matrix: Operator, source: Grid, target: Grid | None) -> None:
 
 def _no_autocast(logits: Tensor) -> AbstractContextManager[None]:
     """Autocast would round float32 logits to half precision in the product."""
-    if torch.amp.is_autocast_available(logits.device.type):
-        return torch.autocast(logits.device.type, enabled=False)
+    kind = logits.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
     return nullcontext()

@@ -276,11 +276,17 @@ def operations(job):
 
 
 @pytest.mark.parametrize(
-    ("pair", "wanted"), [(SMALL, {"baddbmm": 1}), (LARGE, {"bmm": 2, "mm": 2, "lerp": 2})], ids=["dense", "factors"]
+    ("pair", "channels", "wanted"),
+    [
+        (SMALL, 7, {"baddbmm": 1}),
+        (LARGE, 7, {"bmm": 2, "addmm": 2, "mm": 0, "lerp": 0}),
+        (LARGE, 400, {"bmm": 2, "addmm": 0, "mm": 2, "lerp": 2}),
+    ],
+    ids=["dense", "factors", "wide factors"],
 )
-def test_update_is_products_alone(pair, wanted):
+def test_update_is_products_alone(pair, channels, wanted):
     """What makes it fast: no transform and no pass beside the products; two samples, one slice of channels each."""
-    logits, previous = maps(pair)
+    logits, previous = maps(pair, channels=channels)
     matrix, out = compiled(DSE(), pair), torch.empty_like(logits)
     seen = operations(lambda: extrapolate(logits, previous, matrix, 0.7, out=out))
     assert {name: seen[name] for name in wanted} == wanted
@@ -293,7 +299,7 @@ def test_guidance_runs_what_was_compiled():
     here = Step(index=3, count=10, call=0, scale=Scale(3, *LARGE[1]))
     compiled(DSE(), LARGE)
     seen = operations(lambda: SSG().evaluate(lambda _: logits, COND, here, (previous,)))
-    assert seen["bmm"] + seen["mm"] == 4
+    assert seen["bmm"] + seen["addmm"] == 4
     assert not [name for name in seen if "fft" in name or "upsample" in name or "arange" in name]
 
 
