@@ -12,7 +12,7 @@ import torch
 
 import hguide
 from hguide.errors import ConfigError, NumericalError
-from hguide.experiments.bench import update
+from hguide.experiments.bench import growth, update
 from hguide.experiments.bench.end_to_end import GUIDANCE, TimedGuidance, guidance_share
 from hguide.experiments.bench.floors import products
 from hguide.experiments.bench.guidance import BenchConfig, run
@@ -43,7 +43,7 @@ def report(*rows):
 
 @pytest.fixture(scope="module")
 def full():
-    return run(BenchConfig(repeat=2), shapes=TINY)
+    return run(BenchConfig(repeat=2, growth=False), shapes=TINY)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +170,15 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(ConfigError, match="the report cannot be written to"):
         report(row(1.0, 1.5)).write(target)
     assert [each.name for each in tmp_path.iterdir()] == ["taken"]
+
+
+def test_growth_is_held_against_the_floors(monkeypatch):
+    monkeypatch.setattr(growth, "BATCHES", (1, 2))
+    monkeypatch.setattr(growth, "VOCABULARIES", (16, 32, 64))
+    rows = growth.growth_rows(CPU, torch.float32, repeat=1, sides=(4, 8))
+    assert [row.details["sizes"] for row in rows] == [[1, 2], [16, 32, 64], [16, 64]]
+    assert all(row.quantity == "log-log slope" and row.target > row.details["predicted"] for row in rows)
+    assert [row.details["predicted"] for row in rows[:2]] == [1.0, 1.0]
 
 
 def test_quick_measures_the_largest_grids_at_the_smallest_batch_only():

@@ -12,6 +12,7 @@ import torch
 from hguide.errors import ConfigError
 from hguide.experiments.bench.end_to_end import GUIDANCE, guidance_share, var_d16
 from hguide.experiments.bench.floors import peak_rates
+from hguide.experiments.bench.growth import growth_rows
 from hguide.experiments.bench.machine import checked_device, load_average, machine_facts, threads
 from hguide.experiments.bench.report import BenchReport, BenchRow
 from hguide.experiments.bench.shapes import SHAPES, Shapes, chosen
@@ -39,6 +40,7 @@ class BenchConfig:
         quick: the two largest grids of each schedule at the smallest batch, few samples.
         end_to_end: runs of VAR-d16 to measure the share of guidance in; 0 measures none. One takes 10 s and more on
             a CPU.
+        growth: also how the update grows with batch, vocabulary and grid; not where `quick`.
         out: JSON file for all numbers; None writes none.
         device: "cpu", "cuda" or any other; CUDA runs in bfloat16, the rest in float32.
 
@@ -51,6 +53,7 @@ class BenchConfig:
     repeat: int = 20
     quick: bool = False
     end_to_end: int = 0
+    growth: bool = True
     out: Path | None = None
     device: str = "cpu"
 
@@ -95,6 +98,8 @@ def run(
         for model in wanted:
             for batch in model.batches[: 1 if config.quick else None]:
                 rows += _schedule(config, model, batch, device, dtype, progress)
+        if config.growth and not config.quick:
+            rows += growth_rows(device, dtype, repeat=config.repeat, progress=progress)
         rows.append(_share(config, device, dtype, progress))
         rows += _elsewhere(device)
     out = None if config.out is None else str(config.out)
