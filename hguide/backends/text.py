@@ -130,7 +130,8 @@ def text_conditions(
     if prompts and encoder is None:
         raise ConfigError(
             f"{name}: the prompt {prompts[0]!r} needs a text encoder, but none was given; load the model with "
-            "text_encoder=, or give a TextEmbedding in place of the prompt."
+            "text_encoder= (on a command line: --load.text_encoder FOLDER), or give a TextEmbedding in place of the "
+            "prompt."
         )
     encoded = dict(zip(prompts, embed(encoder, prompts), strict=True)) if encoder is not None else {}
     found = [encoded[each] if isinstance(each, str) else each for each in conditions]

@@ -92,7 +92,7 @@ def asked_models(generator: ScaleGenerator, guidance: Guidance) -> set[str]:
 
 
 def _loaded(name: str, path: str, options: Any) -> ScaleGenerator:
-    described = Namespace(model=path, tokenizer=options.tokenizer, device=options.device, dtype=options.dtype)
+    described = Namespace(model=path, tokenizer=options.tokenizer, device=options.device, dtype=options.dtype, load={})
     try:
         return load_model(described)
     except CheckpointError as error:

@@ -104,7 +104,9 @@ def _spelled(arguments: list[str], between: str) -> list[str]:
     for argument in arguments:
         option, equals, value = argument.partition("=")
         if option.startswith("--") and option != "--print_config":
-            option = "--" + option[2:].replace("-", between).replace("_", between)
+            # What follows a point is a key of a mapping, as --load.text_encoder, and stays as it is.
+            name, point, key = option[2:].partition(".")
+            option = "--" + name.replace("-", between).replace("_", between) + point + key
         found.append(option + equals + value)
     return found
 

@@ -34,6 +34,9 @@ def add_model(parser: Any, default: str = "landuse-var") -> None:
     """Which model, where, in which precision."""
     parser.add_argument("--model", type=str, default=default, help="bundled name, file, folder or hub id.")
     parser.add_argument("--tokenizer", type=str | None, default=None, help="the tokenizer's file, where it is another.")
+    parser.add_argument(
+        "--load", type=dict[str, Any], default={}, help="options of hguide.load, as --load.text_encoder FOLDER or JSON."
+    )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps.")
     parser.add_argument("--dtype", type=Dtype, default="float32", help="of the network.")
 
@@ -57,12 +60,20 @@ def add_sampling(
 
 
 def load_model(options: Any) -> ScaleGenerator:
-    """The generator that the options of `add_model` name."""
+    """The generator that the options of `add_model` name.
+
+    Raises:
+        ConfigError: an option of `hguide.load` that the model's family does not have, or one with an option of its own
+            here.
+    """
     import torch
 
     from hguide.load import load
 
-    extra = {"tokenizer": options.tokenizer} if options.tokenizer else {}
+    own = [name for name in ("tokenizer", "device", "dtype") if name in options.load]
+    if own:
+        raise ConfigError(f"load: {own[0]} is an option by itself: --{own[0]} {options.load[own[0]]}.")
+    extra = {**options.load, **({"tokenizer": options.tokenizer} if options.tokenizer else {})}
     return load(options.model, device=checked_device(options.device), dtype=getattr(torch, options.dtype), **extra)
 
 

@@ -43,6 +43,7 @@ def repeat(source: Path, options: Any) -> int:
     described = Namespace(
         model=settings.model,
         tokenizer=settings.tokenizer,
+        load=dict(settings.load),
         device=options.device,
         dtype=settings.dtype,
         models=settings.lenders,

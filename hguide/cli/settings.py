@@ -22,6 +22,7 @@ REPEATED_BY = (
     "negative",
     "seed",
     "deterministic",
+    "load",
     "lender_hashes",
 )
 
@@ -45,6 +46,7 @@ class Settings:
         conditions: of the batch it was sampled in.
         seeds: of that batch.
         place: in that batch.
+        load: options of `hguide.load` as given, for instance a text encoder.
         lenders: models that lent streams, by name, as given.
         lender_hashes: their `hguide.provenance.model_hash`, by name.
         device: `hguide.provenance.device_facts`.
@@ -65,6 +67,7 @@ class Settings:
     conditions: Sequence[Any] = ()
     seeds: Sequence[int] = ()
     place: int = 0
+    load: Mapping[str, Any] = field(default_factory=dict)
     lenders: Mapping[str, str] = field(default_factory=dict)
     lender_hashes: Mapping[str, str] = field(default_factory=dict)
     device: Mapping[str, Any] = field(default_factory=dict)

@@ -8,34 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from text_folders import t5_folder
 
 from hguide.backends.infinity.text import T5TextEncoder
 from hguide.backends.text import CachedTextEncoder, TextEncoder, embed
 from hguide.errors import CheckpointError, ConfigError
 
-WORDS = ["<pad>", "</s>", "<unk>", "a", "cat", "dog", "many"]
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A T5 encoder with two layers and a vocabulary of words, as transformers writes them."""
-    transformers = pytest.importorskip("transformers")
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    path = tmp_path_factory.mktemp("t5")
-    words = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
-    fast.save_pretrained(path)
-    config = transformers.T5Config(
-        vocab_size=len(WORDS), d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu"
-    )
-    torch.manual_seed(0)
-    transformers.T5EncoderModel(config).save_pretrained(path)
-    return path
+    return t5_folder(tmp_path_factory.mktemp("t5"))
 
 
 def encoder(folder: Path, **options: Any) -> T5TextEncoder:

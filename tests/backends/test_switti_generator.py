@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 import torch
+from text_folders import clip_folder
 from tiny_switti import CHANNELS, POOLED, TOKENS, text, tiny_switti
 from torch import Tensor, nn
 
@@ -191,21 +191,9 @@ def test_both_towers_lie_beside_each_other_and_the_pooled_state_below(tmp_path: 
 
 
 def test_towers_as_transformers_writes_them(tmp_path: Any) -> None:
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTextModel
 
-    letters = [*"abc", *(f"{letter}</w>" for letter in "abc"), "<|startoftext|>", "<|endoftext|>"]
-    folders = []
-    for width in (CHANNELS - 8, 8):
-        folders.append(tmp_path / str(width))
-        sizes = {"vocab_size": len(letters), "hidden_size": width, "intermediate_size": 16, "num_hidden_layers": 1}
-        ends = {"bos_token_id": 6, "eos_token_id": 7, "pad_token_id": 7}
-        with torch.random.fork_rng():
-            torch.manual_seed(width)
-            CLIPTextModel(CLIPTextConfig(**sizes, **ends, num_attention_heads=2)).save_pretrained(folders[-1])
-        (tmp_path / "vocab.json").write_text(json.dumps({letter: place for place, letter in enumerate(letters)}))
-        (tmp_path / "merges.txt").write_text("#version: 0.2\n")
-        words = CLIPTokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))
-        words.save_pretrained(folders[-1])
+    folders = [clip_folder(tmp_path / str(width), width) for width in (CHANNELS - 8, 8)]
     encoder = switti_text_encoder(*folders)
     assert encoder.dim == CHANNELS
     (found,), (mask,) = encoder.encode(["a"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def load(
     source: str | Path,
     *,
     tokenizer: str | Path | None = None,
-    text_encoder: TextEncoder | tuple[str | Path, ...] | str | Path | None = None,
+    text_encoder: TextEncoder | Sequence[str | Path] | str | Path | None = None,
     null_text: TextEmbedding | None = None,
     cache: str | Path | None = None,
     revision: str | None = None,
@@ -174,7 +174,7 @@ def _filled(
 
 
 def _text_encoder(
-    given: TextEncoder | tuple[str | Path, ...] | str | Path | None,
+    given: TextEncoder | Sequence[str | Path] | str | Path | None,
     cache: str | Path | None,
     device: torch.device | str,
     dtype: torch.dtype,
@@ -183,13 +183,15 @@ def _text_encoder(
         if cache is not None:
             raise ConfigError("cache belongs to a text encoder: pass text_encoder too.")
         return None
-    if isinstance(given, str | Path) or (isinstance(given, tuple) and len(given) != 2):
+    folders = given if isinstance(given, tuple | list) else None
+    if isinstance(given, str | Path) or (folders is not None and len(folders) != 2):
         raise ConfigError(
             "Switti has two text encoders: pass text_encoder=(FOLDER of ViT-L/14, FOLDER of ViT-bigG/14)."
         )
-    if isinstance(given, tuple):
-        first, second = (fetch_folder(each) for each in given)
+    if folders is not None:
+        first, second = (fetch_folder(each) for each in folders)
         given = switti_text_encoder(first, second, device=device, dtype=dtype)
+    assert isinstance(given, TextEncoder)
     return given if cache is None else CachedTextEncoder(given, cache)
 
 

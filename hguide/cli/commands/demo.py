@@ -222,7 +222,7 @@ def _record(
 
     return {
         "schema": SCHEMA,
-        "model": {"name": options.model, "hash": model_hash(generator), "dtype": options.dtype},
+        "model": {"name": options.model, "hash": model_hash(generator), "dtype": options.dtype, "load": options.load},
         "lenders": {name: model_hash(lender) for name, lender in models.items()},
         "results": [asdict(each) for each in measured],
         "sampler": sampler_facts(sampler),

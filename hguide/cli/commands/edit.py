@@ -83,6 +83,7 @@ def run(options: Any) -> None:
     general = Settings(
         model=options.model,
         tokenizer=options.tokenizer,
+        load=options.load,
         model_hash=model_hash(model),
         dtype=options.dtype,
         guidance=str(guidance),

@@ -31,6 +31,7 @@ hguide sample --classes airplane,beach --seeds 0-7 --guidance "cfg(3.0) | ssg(0.
 hguide sample --classes 0-20 --seeds 0-49 --pair --out set --npz set.npz
 hguide sample --model var_d16.pth --classes 207 --seeds 0-15 --guidance "cfg(4)" --top-k 900 --top-p 0.95
 hguide sample --classes beach --seeds 0-7 --guidance "cfg(2) | autoguidance(0.5)" --models weak=small.safetensors
+hguide sample --model hart-0.7b-1024px --load.text_encoder QWEN2 --load.system_prompt INSTRUCTION.txt --prompts "a pier"
 hguide sample --from samples/beach_000003.png
 hguide sample --config settings.yaml --seeds seeds.txt
 """
@@ -77,6 +78,7 @@ def run(options: Any) -> int:
     general = Settings(
         model=options.model,
         tokenizer=options.tokenizer,
+        load=options.load,
         model_hash=model_hash(generator),
         dtype=options.dtype,
         guidance=str(guidance),

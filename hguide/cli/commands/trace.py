@@ -166,7 +166,7 @@ def _write(
 
     labels = [{"condition": c, "name": class_name(generator, c), "seed": seed} for c, seed in pairs]
     about = {
-        "model": {"name": options.model, "hash": model_hash(generator), "dtype": options.dtype},
+        "model": {"name": options.model, "hash": model_hash(generator), "dtype": options.dtype, "load": options.load},
         "lenders": {name: model_hash(lender) for name, lender in models.items()},
         "guidance": str(guidance),
         "cost": asdict(cost(generator, guidance, models=models)),
