@@ -10,7 +10,10 @@ import torch
 
 from hguide.errors import ConfigError
 from hguide.experiments.bench.backbone import BackboneBenchConfig, run, work_of
+from hguide.experiments.bench.everything import PARTS, AllBenchConfig
+from hguide.experiments.bench.everything import run as run_all
 from hguide.experiments.bench.floors import Rates
+from hguide.experiments.bench.report import BenchReport, BenchRow
 from hguide.experiments.bench.sampler import SamplerBenchConfig
 from hguide.experiments.bench.sampler import run as run_sampler
 from hguide.experiments.bench.side_by_side import side_by_side
@@ -19,6 +22,10 @@ from hguide.experiments.parity.var_model import VARModel
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "var"
 CPU = torch.device("cpu")
+MACHINE = {
+    "name": "m", "type": "cpu", "processor": "p", "threads": 1, "cores": 8, "instructions": "i", "load_before": 0.5,
+    "versions": {"torch": "2"},
+}  # fmt: skip
 
 
 def tiny(device, dtype):
@@ -87,6 +94,30 @@ def test_the_sampler_benchmark_holds_every_filter_against_both(tmp_path):
     assert len(json.loads(out.read_text())["rows"]) == 11
 
 
+def test_everything_is_one_table_and_one_file(tmp_path):
+    def part(config, progress):
+        row = BenchRow("a thing", "update / floor", 1.0, 1.5)
+        return BenchReport(MACHINE, {"dtype": "float32", "threads": config.threads}, {}, (row,), 1.0)
+
+    out = tmp_path / "all.json"
+    seen = []
+    found = run_all(AllBenchConfig(threads=1, out=out), parts={"one": part, "two": part}, progress=seen.append)
+    assert [row.what for row in found.rows] == ["one: a thing", "two: a thing"]
+    assert seen == ["== one", "== two"]
+    assert set(json.loads(out.read_text())["settings"]["parts"]) == {"one", "two"}
+    assert list(PARTS) == ["guidance", "sampler", "backbone", "end to end", "memory"]
+
+
+def test_every_row_says_where_it_was_measured():
+    here = BenchRow("a", "update / floor", 1.0, 1.5)
+    elsewhere = BenchRow("b", "update / floor", None, 1.5, device="cuda", note="run it there")
+    *_, first, second, _, _ = BenchReport(MACHINE, {}, {}, (here, elsewhere), 1.0).text().splitlines()
+    assert " CPU " in first
+    assert first.endswith("met")
+    assert " GPU " in second
+    assert second.endswith("not measured (run it there)")
+
+
 def test_turns_alternate():
     order = []
     row = side_by_side("x", lambda: order.append("a"), lambda: order.append("b"), CPU, repeat=2, target=1.0)
@@ -100,6 +131,8 @@ def test_turns_alternate():
         (lambda: BackboneBenchConfig(dtype="float8"), "dtype is float32"),
         (lambda: BackboneBenchConfig(depths=(1,)), "two or more depths and batches"),
         (lambda: BackboneBenchConfig(repeat=0), "repeat is at least 1"),
+        (lambda: AllBenchConfig(runs=0), "runs is at least 1"),
+        (lambda: AllBenchConfig(out=Path("no/such/folder/all.json")), "out is a file in a folder that exists"),
         (lambda: SamplerBenchConfig(batches=(1,)), "two or more batches"),
         (lambda: SamplerBenchConfig(vocabularies=(10, 20)), "vocabularies at least 1,000"),
     ],

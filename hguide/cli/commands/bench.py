@@ -10,6 +10,12 @@ from hguide.cli.jobs import Job, choose
 
 JOBS: Mapping[str, Job] = MappingProxyType(
     {
+        "all": Job(
+            "Run all of guidance, sampler, backbone, sampling and memory; one table, one file.",
+            "hguide bench all --threads 2 --out bench.json\nhguide bench all --device cuda --runs 20",
+            "hguide.experiments.bench.everything",
+            "AllBenchConfig",
+        ),
         "guidance": Job(
             "Measure the SSG update against what memory and arithmetic allow, and against transforms per call.",
             "hguide bench guidance --quick true\nhguide bench guidance --end_to_end 20 --threads 2",

@@ -151,7 +151,7 @@ class BenchReport:
     def _measured_rates(self) -> str:
         return (
             f"read-read-write {self.rates['bandwidth'] / 1e9:.1f} GB/s, product {self.rates['gemm'] / 1e9:.0f} GFLOP/s "
-            f"on large operands, {self.settings['dtype']}; floors are measured again at each shape"
+            f"on large operands, {self.settings['dtype']}"
         )
 
 
