@@ -176,6 +176,24 @@ def test_prompts_are_remembered(folder: Path, tmp_path: Path) -> None:
         hguide.load(folder / "infinity_tiny.pth", text_encoder=tmp_path / "absent")
 
 
+@pytest.mark.parametrize("published", [True, False])
+def test_cfg_inside_a_layer_is_an_option_of_loading(
+    model: Infinity, folder: Path, tmp_path: Path, published: bool
+) -> None:
+    path, options = folder / "infinity_tiny.pth", {"schedule": SQUARE}
+    if not published:
+        path, options = tmp_path / "own.safetensors", {}
+        save(model, path)
+    inside = hguide.load(path, cfg_layer=-2, **options)
+    assert inside.cfg_layer == -2
+    image = generate(inside, text(5), "cfg(w=3)", seeds=[3])
+    assert torch.equal(image, generate(model.with_options(cfg_layer=-2), text(5), "cfg(w=3)", seeds=[3]))
+    assert not torch.equal(image, generate(model, text(5), "cfg(w=3)", seeds=[3]))
+    assert hguide.load(path, **options).cfg_layer is None
+    with pytest.raises(ConfigError, match=r"cfg_layer is a number from -1 .* to -2 .*got -3"):
+        hguide.load(path, cfg_layer=-3, **options)
+
+
 # What cannot be loaded
 
 

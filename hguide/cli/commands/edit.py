@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from hguide.sampling import Sampler
 
 HELP = """
-Edits a picture with a model that has an encoder (VAR, HART, Infinity, VQ-Diffusion): what lies in the box is made anew
-and the rest kept (--inpaint, the default), or the box is kept and the rest made anew (--outpaint); or the first steps
-are the picture's and those after are drawn (--prefix). With --class the new part is of that class or prompt; the same
-as the picture's continues it, another one edits it. The picture is cut to its centre and resized to the model's size.
-Writes input.png, one PNG per seed, and sheet.png with all of them.
+Edits a picture with a model that has an encoder (VAR, HART, Infinity, Switti, VQ-Diffusion): what lies in the box is
+made anew and the rest kept (--inpaint, the default), or the box is kept and the rest made anew (--outpaint); or the
+first steps are the picture's and those after are drawn (--prefix). With --class the new part is of that class or
+prompt; the same as the picture's continues it, another one edits it. The picture is cut to its centre and resized to
+the model's size. Writes input.png, one PNG per seed, and sheet.png with all of them.
 """
 EXAMPLES = """
 hguide edit photo.jpg --box 0.25,0.25,0.75,0.75 --class forest --seeds 0-3
