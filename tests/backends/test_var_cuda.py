@@ -27,10 +27,10 @@ FLOAT32_TOLERANCE, BFLOAT16_TOLERANCE = 2e-3, 0.8
 FLIPS = {torch.float32: 0.005, torch.bfloat16: 0.08}
 
 
-def model(device: str, dtype: torch.dtype = torch.float32, **options: bool) -> VAR:
+def model(device: str, dtype: torch.dtype = torch.float32, variant: str = "eager") -> VAR:
     loaded = hguide.load("landuse-var", device=device, dtype=dtype)
     assert isinstance(loaded, VAR)
-    return loaded.with_options(**options)
+    return VARIANTS[variant](loaded)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_logits_are_those_of_the_cpu(
 ) -> None:
     tokens, logits = expected
     tolerance = FLOAT32_TOLERANCE if dtype == torch.float32 else BFLOAT16_TOLERANCE
-    found = model("cuda", dtype, **VARIANTS[variant])
+    found = model("cuda", dtype, variant)
     for _ in range(2):  # A graph is captured in the first batch and replayed in the second.
         records: list[StepRecord] = []
         keep = lambda record: records.append(record.keep())  # noqa: E731, B023
@@ -67,15 +67,15 @@ def test_logits_are_those_of_the_cpu(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_tokens_differ_near_ties_alone(dtype: torch.dtype) -> None:
     reference = model("cuda")
-    for name, options in VARIANTS.items():
-        rate = flip_rate(reference, model("cuda", dtype, **options), seeds=range(16))
+    for name in VARIANTS:
+        rate = flip_rate(reference, model("cuda", dtype, name), seeds=range(16))
         print(f"{dtype}, {name}: {rate:.3%} of tokens differ from those of float32 run plainly")
         assert rate <= FLIPS[dtype], name
 
 
-@pytest.mark.parametrize("options", [{"graphs": True}, {"graphs": True, "compile": True}])
-def test_later_batches_and_interleaved_runs(options: dict[str, bool]) -> None:
-    plain, captured = model("cuda"), model("cuda", **options)
+@pytest.mark.parametrize("variant", ["graphs", "compile+graphs"])
+def test_later_batches_and_interleaved_runs(variant: str) -> None:
+    plain, captured = model("cuda"), model("cuda", variant=variant)
     inner: list[Tensor] = []
 
     def also_run(record: StepRecord) -> None:
@@ -91,7 +91,7 @@ def test_later_batches_and_interleaved_runs(options: dict[str, bool]) -> None:
 
 
 def test_the_seed_law_holds_with_graphs() -> None:
-    captured = model("cuda", graphs=True)
+    captured = model("cuda", variant="graphs")
     alone = hguide.generate(captured, 3, GUIDANCE, SAMPLER, seeds=SEEDS, deterministic=True)
     again = hguide.generate(captured, 3, GUIDANCE, SAMPLER, seeds=[5, 2], deterministic=True)
     assert torch.equal(again, alone[[5, 2]])
@@ -99,8 +99,8 @@ def test_the_seed_law_holds_with_graphs() -> None:
 
 def test_a_step_waits_for_nothing() -> None:
     """From the labels to the images no call blocks the program until the device is done, where the maps are small."""
-    for options in ({}, {"graphs": True}):
-        found = model("cuda", **options)
+    for variant in ("eager", "graphs"):
+        found = model("cuda", variant=variant)
         for timed in (False, True):
             noise = SeededNoise([0, 1], found.device)
             torch.cuda.set_sync_debug_mode("error" if timed else "default")

@@ -23,6 +23,8 @@ from hguide.noise import SeededNoise
 from hguide.testing import check_generator
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "var"
+# `hguide.load` lays the decoder's weights out for the device, so its convolutions sum in another order.
+DECODER_ROUNDING = 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +147,8 @@ def test_a_saved_model_is_the_same_model(var: VAR, tmp_path: Path) -> None:
     save(var, path, facts={"training": {"seed": 3}})
     loaded = hguide.load(path)
     assert loaded.name == "tiny"
-    assert torch.equal(generate(loaded, 3, "cfg | ssg", seeds=[5]), generate(var, 3, "cfg | ssg", seeds=[5]))
+    found, wanted = (generate(model, 3, "cfg | ssg", seeds=[5]) for model in (loaded, var))
+    torch.testing.assert_close(found, wanted, atol=DECODER_ROUNDING, rtol=0)
     assert loaded.tokenizer_hash == var.tokenizer_hash
     with safe_open(path, "pt") as file:
         assert json.loads(file.metadata()["hguide"])["training"] == {"seed": 3}
@@ -161,8 +164,8 @@ def test_the_published_pair_is_found_in_a_folder_and_in_training_checkpoints(var
     torch.save(wrapped, tmp_path / "ar-ckpt-last.pth")
     trained = hguide.load(tmp_path / "ar-ckpt-last.pth", tokenizer=tmp_path / "ar-ckpt-last.pth")
     wanted = generate(var, 3, seeds=[1])
-    assert torch.equal(generate(pair, 3, seeds=[1]), wanted)
-    assert torch.equal(generate(trained, 3, seeds=[1]), wanted)
+    for loaded in (pair, trained):
+        torch.testing.assert_close(generate(loaded, 3, seeds=[1]), wanted, atol=DECODER_ROUNDING, rtol=0)
 
 
 def test_what_cannot_be_loaded(tmp_path: Path) -> None:

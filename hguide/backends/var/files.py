@@ -66,6 +66,9 @@ def load(
         model = load_pair(path, fetch(other, None, revision), patch_nums=patch_nums, heads=heads)
     model.transformer.to(device, dtype)
     model.tokenizer.to(device)
+    if model.device.type == "cpu":
+        # A tenth quicker there: convolutions want it, and the norms between them keep it.
+        model.tokenizer.decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 
 

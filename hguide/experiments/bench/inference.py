@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,15 +29,24 @@ from hguide.sampling import Replay, Sampler
 
 __all__ = ["VARIANTS", "InferenceBenchConfig", "flip_rate", "run"]
 
-VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+
+def _channels_last(model: VAR) -> VAR:
+    tokenizer: Any = copy.deepcopy(model.tokenizer)
+    tokenizer.decoder.to(memory_format=torch.channels_last)
+    return VAR(model.transformer, tokenizer, name=model.name, classes=model.class_names)
+
+
+VARIANTS: Mapping[str, Callable[[VAR], VAR]] = MappingProxyType(
     {
-        "eager": {},
-        "graphs": {"graphs": True},
-        "compile": {"compile": True},
-        "compile+graphs": {"compile": True, "graphs": True},
+        "eager": lambda model: model.with_options(),
+        "channels_last": _channels_last,
+        "graphs": lambda model: model.with_options(graphs=True),
+        "channels_last+graphs": lambda model: _channels_last(model).with_options(graphs=True),
+        "compile": lambda model: model.with_options(compile=True),
+        "compile+graphs": lambda model: model.with_options(compile=True, graphs=True),
     }
 )
-"""Options of `VAR.with_options` by name."""
+"""Other forms of a model by name, sharing the transformer's weights; "channels_last" is of the decoder's maps."""
 
 _GUIDANCE = f"cfg({STRENGTH})"
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -50,7 +60,8 @@ class InferenceBenchConfig:
         model: bundled name, file, folder or hub id of a VAR; None takes one of VAR-d16's size with random weights.
         dtypes: of the network: "float32", "bfloat16" or "float16".
         batches: images per run.
-        variants: "eager", "graphs" (CUDA alone), "compile" and "compile+graphs"; all that the device has where empty.
+        variants: "eager", "channels_last", "graphs" and "channels_last+graphs" (CUDA alone), "compile",
+            "compile+graphs"; all that the device has where empty.
         repeat: timed runs of each; they take turns with the straightforward loop.
         flips: images whose tokens are compared with those of float32 run plainly; 0 compares none.
         threads: CPU threads; None leaves them.
@@ -105,7 +116,7 @@ def run(
     config = config or InferenceBenchConfig()
     device, began = checked_device(config.device), perf_counter()
     on_cuda = device.type == "cuda"
-    names = config.variants or [name for name, options in VARIANTS.items() if on_cuda or "graphs" not in options]
+    names = config.variants or [name for name in VARIANTS if on_cuda or "graphs" not in name]
     make = model or (var_d16 if config.model is None else _loaded(config.model))
     rows: list[BenchRow] = []
     with threads(config.threads):
@@ -114,7 +125,7 @@ def run(
         for dtype in config.dtypes:
             plain = make(device, getattr(torch, dtype))
             for name in names:
-                variant = plain.with_options(**VARIANTS[name])
+                variant = VARIANTS[name](plain)
                 for row in _rows(plain, variant, reference, f"{dtype}, {name}", config, progress):
                     rows.append(row)
                     progress(f"  {row.quantity}: {row.ratio:.4g} ({row.ms or 0:.1f} ms)")
