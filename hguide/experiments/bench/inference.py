@@ -125,10 +125,16 @@ def run(
         for dtype in config.dtypes:
             plain = make(device, getattr(torch, dtype))
             for name in names:
-                variant = VARIANTS[name](plain)
-                for row in _rows(plain, variant, reference, f"{dtype}, {name}", config, progress):
-                    rows.append(row)
-                    progress(f"  {row.quantity}: {row.ratio:.4g} ({row.ms or 0:.1f} ms)")
+                what = f"{dtype}, {name}"
+                try:
+                    for row in _rows(plain, VARIANTS[name](plain), reference, what, config, progress):
+                        rows.append(row)
+                        progress(f"  {row.quantity}: {row.ratio:.4g} ({row.ms or 0:.1f} ms)")
+                except RuntimeError as error:
+                    # A device too small, or a compiler that is missing: the other variants are still worth a figure.
+                    note = str(error).strip().partition("\n")[0][:200]
+                    rows.append(BenchRow(f"{plain.name}, {what}", "straightforward / hguide", None, None, note=note))
+                    progress(f"  not measured: {note}")
     machine["load_after"] = load_average()
     settings = asdict(config) | {"out": None if config.out is None else str(config.out)}
     report = BenchReport(machine, settings, {}, tuple(rows), perf_counter() - began)
