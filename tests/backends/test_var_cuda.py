@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor
@@ -31,6 +34,15 @@ def model(device: str, dtype: torch.dtype = torch.float32, variant: str = "eager
     loaded = hguide.load("landuse-var", device=device, dtype=dtype)
     assert isinstance(loaded, VAR)
     return VARIANTS[variant](loaded)
+
+
+@pytest.fixture(autouse=True)
+def _unchecked_shapes() -> Iterator[None]:
+    """The compiler cannot trace the checks of shapes that the tests put around each function."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor
@@ -125,7 +126,17 @@ def test_graphs_need_a_cuda_device(var: VAR) -> None:
         var.with_options(graphs=True)
 
 
+@pytest.fixture
+def _unchecked_shapes() -> Iterator[None]:
+    """The compiler cannot trace the checks of shapes that the tests put around each function."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_unchecked_shapes")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, when its compiler is imported
 def test_the_blocks_share_their_compilations(var: VAR) -> None:
     torch._dynamo.reset()
