@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hguide.backends.checkpoints import load_into, read_metadata, read_state_dict, save_safetensors
-from hguide.backends.conv_autoencoder import AutoencoderConfig
+from hguide.backends.checkpoints import read_state_dict
 from hguide.backends.hub import OFFICIAL_FILES, fetch
+from hguide.backends.model_file import described, filled, is_ours, part, read_parts, save_parts
 from hguide.backends.var.generator import VAR
 from hguide.backends.var.infer_config import infer_tokenizer_config, infer_transformer_config
 from hguide.backends.var.official_buffers import without_buffers
-from hguide.backends.var.tokenizer import TokenizerConfig, VARTokenizer, tokenizer_hash
+from hguide.backends.var.tokenizer import UNUSED_KEYS, VARTokenizer, described_tokenizer, tokenizer_hash
 from hguide.backends.var.transformer import TransformerConfig, VARTransformer
 from hguide.errors import CheckpointError, ConfigError
 
@@ -59,12 +58,13 @@ def load(
         CheckpointError: no usable weights; lists wrong or missing names.
     """
     path = fetch(source, file, revision)
-    if path.suffix == ".safetensors" and "hguide" in read_metadata(path):
-        model = load_single(path, tokenizer=tokenizer)
+    if is_ours(path):
+        model = load_single(path, tokenizer=tokenizer, dtype=dtype)
     else:
         other = tokenizer if tokenizer is not None else _tokenizer_beside(source, path)
-        model = load_pair(path, fetch(other, None, revision), patch_nums=patch_nums, heads=heads)
-    model.transformer.to(device, dtype)
+        beside = fetch(other, None, revision)
+        model = load_pair(path, beside, patch_nums=patch_nums, heads=heads, dtype=dtype)
+    model.transformer.to(device)
     model.tokenizer.to(device)
     if model.device.type == "cpu":
         # A tenth quicker there: convolutions want it, and the norms between them keep it.
@@ -72,7 +72,13 @@ def load(
     return model
 
 
-def load_single(path: Path, name: str | None = None, tokenizer: str | Path | None = None) -> VAR:
+def load_single(
+    path: Path,
+    name: str | None = None,
+    tokenizer: str | Path | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> VAR:
     """The model of a file that `save` wrote.
 
     Args:
@@ -80,23 +86,21 @@ def load_single(path: Path, name: str | None = None, tokenizer: str | Path | Non
         name: of the model; the file's own by default.
         tokenizer: where the file holds a transformer alone, the file of ours with its tokenizer; by default that of
             the model which it names, beside it.
+        dtype: of the transformer; the tokenizer's is float32.
 
     Raises:
         CheckpointError: no such file, another description, or a tokenizer that the transformer was not trained on.
     """
-    facts = _facts(path)
-    state = {key: tensor.float() for key, tensor in read_state_dict(path).items()}
+    facts = described(path, "var")
+    shares = "tokenizer_of" in facts
     try:
-        transformer = VARTransformer(_transformer_config(facts["transformer"]))
+        config = _transformer_config(facts["transformer"])
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: its description does not fit a VAR model: {error!r}.") from error
-    stray = [key for key in state if not key.startswith((TRANSFORMER, TOKENIZER))]
-    if stray:
-        raise CheckpointError(f"{path}: entries of neither transformer nor tokenizer: {', '.join(stray[:5])}.")
-    load_into(transformer, _part(state, TRANSFORMER))
-    shares = "tokenizer_of" in facts
-    pictures = _shared_tokenizer(path, facts, tokenizer) if shares else _tokenizer(path, facts, state)
-    return VAR(transformer, pictures, name=name or facts.get("name", path.stem), classes=facts.get("classes", ()))
+    weights, *pictures = read_parts(path, *((TRANSFORMER,) if shares else (TRANSFORMER, TOKENIZER)))
+    transformer = filled(lambda: VARTransformer(config).to(dtype), weights)
+    found = _shared_tokenizer(path, facts, tokenizer) if shares else _tokenizer(path, facts, *pictures)
+    return VAR(transformer, found, name=name or facts.get("name", path.stem), classes=facts.get("classes", ()))
 
 
 def load_pair(
@@ -105,15 +109,15 @@ def load_pair(
     *,
     patch_nums: tuple[int, ...] | None = None,
     heads: int | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> VAR:
     """The model of a transformer's and a tokenizer's file with the published names; sizes are read off the weights."""
     state = read_state_dict(transformer_path, ("var_wo_ddp",))
     config = infer_transformer_config(state, patch_nums, heads)
-    transformer = VARTransformer(config)
-    load_into(transformer, without_buffers(state, config))
+    transformer = filled(lambda: VARTransformer(config).to(dtype), without_buffers(state, config))
     pictures = read_state_dict(tokenizer_path, ("vae_local",))
-    tokenizer = VARTokenizer(infer_tokenizer_config(pictures, config.patch_nums))
-    load_into(tokenizer, pictures, ("quantize.ema_vocab_hit_SV",))
+    sizes = infer_tokenizer_config(pictures, config.patch_nums)
+    tokenizer = filled(lambda: VARTokenizer(sizes), pictures, UNUSED_KEYS)
     return VAR(transformer, tokenizer, name=transformer_path.stem)
 
 
@@ -135,12 +139,7 @@ def save(
         tokenizer_of: name of a model with the same tokenizer: the file then holds the transformer alone and takes the
             tokenizer from NAME.safetensors beside it.
     """
-    parts = [(TRANSFORMER, model.transformer), *([] if tokenizer_of else [(TOKENIZER, model.tokenizer)])]
-    tensors = {
-        prefix + key: value.to("cpu", dtype).contiguous()
-        for prefix, module in parts
-        for key, value in module.state_dict().items()
-    }
+    parts = {TRANSFORMER: model.transformer, **({} if tokenizer_of else {TOKENIZER: model.tokenizer})}
     description = {
         **(facts or {}),
         "family": "var",
@@ -151,38 +150,20 @@ def save(
     }
     if tokenizer_of:
         description |= {"tokenizer_of": tokenizer_of, "tokenizer_hash": tokenizer_hash(model.tokenizer)}
-    save_safetensors(path, tensors, {"hguide": json.dumps(description)})
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads(read_metadata(path)["hguide"])
-        family = facts["family"]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: carries no description of an hguide model; convert it first.") from error
-    if family != "var":
-        raise CheckpointError(f"{path}: describes a model of the family {family!r}, asked for 'var'.")
-    return facts
+    save_parts(path, parts, description, dtype)
 
 
 def _transformer_config(facts: Mapping[str, Any]) -> TransformerConfig:
     return TransformerConfig(**{**facts, "patch_nums": tuple(facts["patch_nums"])})
 
 
-def _tokenizer_config(facts: Mapping[str, Any]) -> TokenizerConfig:
-    autoencoder = {**facts["autoencoder"], "multipliers": tuple(facts["autoencoder"]["multipliers"])}
-    rest = {**facts, "patch_nums": tuple(facts["patch_nums"]), "autoencoder": AutoencoderConfig(**autoencoder)}
-    return TokenizerConfig(**rest)
-
-
-def _tokenizer(path: Path, facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> VARTokenizer:
+def _tokenizer(path: Path, facts: Mapping[str, Any], weights: Mapping[str, Tensor]) -> VARTokenizer:
     """The tokenizer of a file that holds one."""
     try:
-        tokenizer = VARTokenizer(_tokenizer_config(facts["tokenizer"]))
+        config = described_tokenizer(facts["tokenizer"])
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: its description does not fit a VAR model: {error!r}.") from error
-    load_into(tokenizer, _part(state, TOKENIZER))
-    return tokenizer
+    return filled(lambda: VARTokenizer(config), weights)
 
 
 def _shared_tokenizer(path: Path, facts: Mapping[str, Any], given: str | Path | None) -> VARTokenizer:
@@ -194,17 +175,12 @@ def _shared_tokenizer(path: Path, facts: Mapping[str, Any], given: str | Path | 
             f"{path} holds a transformer alone, with the tokenizer of {owner}, but there is no {other}: put that file "
             "beside it, or pass tokenizer=PATH."
         )
-    state = {key: tensor.float() for key, tensor in read_state_dict(other).items()}
-    tokenizer = _tokenizer(other, _facts(other), state)
+    tokenizer = _tokenizer(other, described(other, "var"), part(read_state_dict(other), TOKENIZER))
     if tokenizer_hash(tokenizer) != facts["tokenizer_hash"]:
         raise CheckpointError(
             f"{path} was trained on the tokenizer of another {owner} than {other}: its tokens mean other things."
         )
     return tokenizer
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
 
 
 def _tokenizer_beside(source: str | Path, path: Path) -> str | Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +16,14 @@ from hguide.backends.multiscale_quantizer import MultiScaleQuantizer
 from hguide.errors import ConfigError, ShapeError
 from hguide.grids import Grid
 
-__all__ = ["UNUSED_KEYS", "TokenizerConfig", "VARTokenizer", "tokenizer_hash", "weights_hash"]
+__all__ = [
+    "UNUSED_KEYS",
+    "TokenizerConfig",
+    "VARTokenizer",
+    "described_tokenizer",
+    "tokenizer_hash",
+    "weights_hash",
+]
 
 UNUSED_KEYS = ("quantize.ema_vocab_hit_SV",)
 """State-dict entries of published tokenizers that only their training reads."""
@@ -63,6 +71,18 @@ class TokenizerConfig:
     def image_size(self) -> int:
         """Side of the square images in pixels."""
         return self.patch_nums[-1] * self.autoencoder.stride
+
+
+def described_tokenizer(facts: Mapping[str, Any]) -> TokenizerConfig:
+    """The sizes in the description of a file: those of `dataclasses.asdict`, after JSON.
+
+    Raises:
+        KeyError, TypeError: entries that are missing or unknown.
+        ConfigError: sizes that no tokenizer can have.
+    """
+    autoencoder = {**facts["autoencoder"], "multipliers": tuple(facts["autoencoder"]["multipliers"])}
+    rest = {**facts, "patch_nums": tuple(facts["patch_nums"]), "autoencoder": AutoencoderConfig(**autoencoder)}
+    return TokenizerConfig(**rest)
 
 
 class VARTokenizer(nn.Module):
