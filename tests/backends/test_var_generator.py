@@ -89,6 +89,22 @@ def test_the_head_is_computed_for_the_streams_asked_for(var: VAR) -> None:
     assert not torch.allclose(both[UNCOND], both[COND])
 
 
+def test_the_head_counts_the_rows_asked_for_and_the_blocks_all_that_live(var: VAR) -> None:
+    rows: dict[str, list[int]] = {"head": [], "block": []}
+    watched = {"head": var.transformer.head, "block": var.transformer.blocks[0].ffn}
+    hooks = [
+        module.register_forward_pre_hook(lambda _, given, name=name: rows[name].append(given[0].shape[0]))
+        for name, module in watched.items()
+    ]
+    try:
+        # Asked for at the second and third of four steps: the null stream fills its cache before, and is gone after.
+        generate(var, 3, "cfg([0.0, 0.5, 0.5, 0.0], start=0.25, stop=0.75)", seeds=[1, 2, 3])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert rows == {"head": [3, 6, 6, 3], "block": [6, 6, 6, 3]}
+
+
 def test_the_null_stream_may_be_another_class(var: VAR) -> None:
     state = var.begin([1], {COND: 3, UNCOND: 3}, SeededNoise([0]), negative=1)
     step = var.next_step(state)
