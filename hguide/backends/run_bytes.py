@@ -16,10 +16,14 @@ from hguide.memory import RunBytes
 __all__ = ["TransformerSizes", "decode_in_parts", "decoder_bytes", "images_at_once", "run_bytes"]
 
 _FLOAT = 4
-# A residual block holds its input, the norm of it and the activation of that at once.
-_MAPS_OF_A_BLOCK = 3
-# A draw over c candidates: two int64 words of the hash, and the float32 noise with the sum.
-_BYTES_OF_A_CANDIDATE = 24
+# Maps of C channels that live while the feed-forward layer runs: the block's input and its sum with the attention's
+# output, that output, the norm of the sum, the constants of the positions.
+_BESIDE_FEED_FORWARD = 5
+# A residual block holds its input, the first convolution of it, the activation of that, the second convolution, and
+# the copy of its input that a convolution makes; the map that entered the level lives beside them.
+_MAPS_OF_A_BLOCK = 5
+# A draw over c candidates: an int64 word of the hash and the float32 noise; on a device its shifted copy too.
+_CPU_CANDIDATE, _DEVICE_CANDIDATE = 12, 20
 # What the activations of decoded images may take. More at once is no faster on a CPU, whose caches hold less.
 _CPU_DECODE, _DEVICE_DECODE = 256 << 20, 2 << 30
 
@@ -70,7 +74,7 @@ def run_bytes(sizes: TransformerSizes, samples: int, streams: int, device: torch
     """
     rows, c = samples * streams, sizes.width
     latent = samples * sizes.autoencoder.latent_channels * sizes.grid[0] * sizes.grid[1]
-    block = rows * sizes.last * (3 * c + sizes.feed_forward) * sizes.itemsize
+    block = rows * sizes.last * (_BESIDE_FEED_FORWARD * c + sizes.feed_forward) * sizes.itemsize
     logits = rows * sizes.last * (2 * c * sizes.itemsize + sizes.predicted * _FLOAT)
     if sizes.itemsize < _FLOAT:
         logits += rows * sizes.last * sizes.predicted * sizes.itemsize
@@ -78,7 +82,7 @@ def run_bytes(sizes: TransformerSizes, samples: int, streams: int, device: torch
     a_map = samples * sizes.last * sizes.channels * _FLOAT
     maps = (streams + 2) * a_map
     update = samples * sizes.before * sizes.channels * _FLOAT
-    draw = samples * sizes.last * sizes.candidates * _BYTES_OF_A_CANDIDATE
+    draw = samples * sizes.last * sizes.candidates * (_CPU_CANDIDATE if device.type == "cpu" else _DEVICE_CANDIDATE)
     at_once = min(samples, images_at_once(sizes.autoencoder, sizes.grid, sizes.itemsize, device))
     pixels = _pixels(sizes.autoencoder, sizes.grid)
     return RunBytes(
@@ -103,7 +107,7 @@ def decoder_bytes(config: AutoencoderConfig, grid: Grid, itemsize: int) -> int:
     for level, width in enumerate(widths):
         pixels = (grid[0] * grid[1] * config.stride**2) >> (2 * level)
         entering = widths[min(level + 1, len(widths) - 1)]
-        levels.append(_MAPS_OF_A_BLOCK * pixels * max(width, entering))
+        levels.append(pixels * (entering + _MAPS_OF_A_BLOCK * width))
     return max(levels) * itemsize
 
 
