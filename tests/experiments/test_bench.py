@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 TINY = {"tiny": Shapes("tiny", (1, 2, 3, 5), 8, (1, 2)), "narrow": Shapes("narrow", (2, 12), 3, (1,))}
 ROW_KEYS = {
     "what", "quantity", "ratio", "target", "at_least", "ms", "against_ms", "samples", "note", "shown",
-    "quickest_ratio", "valid", "details", "device", "verdict",
+    "quickest_ratio", "valid", "details", "device", "predicted", "verdict",
 }  # fmt: skip
 
 

@@ -13,6 +13,8 @@ from hguide.experiments.bench.backbone import BackboneBenchConfig, run, work_of
 from hguide.experiments.bench.everything import PARTS, AllBenchConfig
 from hguide.experiments.bench.everything import run as run_all
 from hguide.experiments.bench.floors import Rates
+from hguide.experiments.bench.memory import MemoryBenchConfig
+from hguide.experiments.bench.memory import run as run_memory
 from hguide.experiments.bench.report import BenchReport, BenchRow
 from hguide.experiments.bench.sampler import SamplerBenchConfig
 from hguide.experiments.bench.sampler import run as run_sampler
@@ -116,6 +118,12 @@ def test_every_row_says_where_it_was_measured():
     assert first.endswith("met")
     assert " GPU " in second
     assert second.endswith("not measured (run it there)")
+
+
+def test_a_prediction_is_no_missing_measurement():
+    (row,) = run_memory(MemoryBenchConfig(model="landuse-var", batches=(2,), predict=True)).rows
+    assert row.verdict == "predicted"
+    assert row.ms > 0
 
 
 def test_turns_alternate():

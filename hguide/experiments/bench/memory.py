@@ -119,7 +119,7 @@ def _row(
     note = f"cache {predicted.cache / _MIB:.1f} MiB of it"
     if config.predict:
         return BenchRow(
-            what, "predicted MiB", None, None, ms=predicted.peak / _MIB, note=f"{note}; not run", details=details
+            what, "predicted MiB", None, None, ms=predicted.peak / _MIB, note=note, details=details, predicted=True
         )
     conditions = 0 if generator.class_count else None
     measured = peak_bytes(

@@ -11,9 +11,9 @@ from typing import Any
 
 from hguide.errors import ConfigError
 
-__all__ = ["MET", "NOT_MEASURED", "NOT_MET", "NO_TARGET", "BenchReport", "BenchRow"]
+__all__ = ["MET", "NOT_MEASURED", "NOT_MET", "NO_TARGET", "PREDICTED", "BenchReport", "BenchRow"]
 
-MET, NOT_MET, NOT_MEASURED, NO_TARGET = "met", "not met", "not measured", "no target"
+MET, NOT_MET, NOT_MEASURED, NO_TARGET, PREDICTED = "met", "not met", "not measured", "no target", "predicted"
 _HEADER = ("what", "on", "ms or MiB", "against", "ratio", "quickest", "target", "n", "verdict")
 _FORMAT = 1
 _DEVICES = {"cpu": "CPU", "cuda": "GPU"}
@@ -38,6 +38,7 @@ class BenchRow:
         valid: False where other processes were measured rather than this one.
         details: further numbers, for the JSON.
         device: type of the device where it is not that of the report.
+        predicted: whether it foretells, with nothing to be measured.
     """
 
     what: str
@@ -54,10 +55,13 @@ class BenchRow:
     valid: bool = True
     details: Mapping[str, Any] = field(default_factory=dict)
     device: str | None = None
+    predicted: bool = False
 
     @property
     def verdict(self) -> str:
-        """ "met", "not met", "not measured" or "no target"."""
+        """ "met", "not met", "not measured", "no target" or "predicted"."""
+        if self.predicted:
+            return PREDICTED
         if not self.valid or self.ratio is None or not math.isfinite(self.ratio):
             return NOT_MEASURED
         if self.target is None:
