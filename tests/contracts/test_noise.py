@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
+from hguide import noise
 from hguide.errors import ConfigError, ShapeError
 from hguide.grids import Scale, Step
 from hguide.noise import RecordedNoise, SeededNoise
@@ -46,6 +47,16 @@ def test_a_sample_does_not_depend_on_its_batch(kind: str) -> None:
     many = getattr(SeededNoise([3, 1, 4]), kind)(STEP, "token", 16, 11)
     alone = getattr(SeededNoise([1]), kind)(STEP, "token", 16, 11)
     assert torch.equal(many[1:2], alone)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "normal", "gumbel"])
+def test_stretches_change_nothing(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    draw = getattr(SeededNoise([5, 6]), kind)
+    strided = torch.arange(2 * 3 * 11).view(2, 11, 3).transpose(1, 2)
+    whole = draw(STEP, "token", 9, 13), draw(STEP, "token", torch.tensor([[4, 1, 0], [7, 8, 2]]), strided)
+    monkeypatch.setattr(noise, "_STRETCH", 7)
+    assert torch.equal(draw(STEP, "token", 9, 13), whole[0])
+    assert torch.equal(draw(STEP, "token", torch.tensor([[4, 1, 0], [7, 8, 2]]), strided.contiguous()), whole[1])
 
 
 @pytest.mark.parametrize("kind", KINDS)
