@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from hguide.backends.checkpoints import load_into
+from hguide.backends.model_file import filled
 from hguide.errors import ConfigError
 
-__all__ = ["TEXT_ENCODER", "TinyTextConfig", "TinyTextEncoder", "tiny_text_of"]
+__all__ = ["TEXT_ENCODER", "TinyTextConfig", "TinyTextEncoder", "saved_tiny_text"]
 
 TEXT_ENCODER = "text_encoder."
 """In front of the names of its weights in a model's file, whose description has its sizes under "text_encoder"."""
@@ -111,20 +110,14 @@ class TinyTextEncoder(nn.Module):
         return self(ids.to(device), mask.to(device)).float().cpu(), mask
 
 
-def tiny_text_of(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> TinyTextEncoder | None:
-    """The text encoder that a model's file carries, in evaluation mode; None where its description names none.
+def saved_tiny_text(config: TinyTextConfig, weights: Mapping[str, Tensor]) -> TinyTextEncoder:
+    """The text encoder that a model's file carries, in evaluation mode.
 
     Args:
-        facts: the description, with `TinyTextConfig` fields under "text_encoder".
-        state: all tensors of the file.
+        config: its sizes.
+        weights: its state dict.
 
     Raises:
-        ConfigError, TypeError: sizes that no encoder has.
         CheckpointError: the weights do not fit.
     """
-    if "text_encoder" not in facts:
-        return None
-    encoder = TinyTextEncoder(TinyTextConfig(**facts["text_encoder"]))
-    own = {key.removeprefix(TEXT_ENCODER): value for key, value in state.items() if key.startswith(TEXT_ENCODER)}
-    load_into(encoder, {key: value.float() for key, value in own.items()})
-    return encoder.eval().requires_grad_(False)
+    return filled(lambda: TinyTextEncoder(config), weights).eval().requires_grad_(False)

@@ -172,7 +172,7 @@ def test_a_text_encoder_that_is_not_described_or_not_whole_is_refused(tmp_path: 
         save_file(own, str(path), {"hguide": json.dumps(kept)})
         return path
 
-    with pytest.raises(CheckpointError, match=r"entries of neither .*: text_encoder\."):
+    with pytest.raises(CheckpointError, match=r"entries of no part .*: text_encoder\."):
         hguide.load(spoiled(state, text_encoder=None))
     with pytest.raises(CheckpointError, match="does not fit a HART model.*dim a multiple of heads"):
         hguide.load(spoiled(state, text_encoder={"dim": DIM, "heads": 5}))

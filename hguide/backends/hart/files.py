@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from hguide.backends.checkpoints import load_into, read_metadata, read_state_dict, save_safetensors
-from hguide.backends.conv_autoencoder import AutoencoderConfig
 from hguide.backends.hart.generator import HART
 from hguide.backends.hart.infer_config import infer_tokenizer_config, infer_transformer_config
 from hguide.backends.hart.official_buffers import without_buffers
 from hguide.backends.hart.text import official_instruction, qwen_text_encoder
-from hguide.backends.hart.tokenizer import HARTTokenizer, TokenizerConfig
+from hguide.backends.hart.tokenizer import HARTTokenizer
 from hguide.backends.hart.transformer import HARTTransformer
 from hguide.backends.hart.transformer_config import TransformerConfig
 from hguide.backends.hub_folder import fetch_folder
+from hguide.backends.model_file import config_beside, described, filled, is_ours, read_parts, save_parts
 from hguide.backends.text import CachedTextEncoder, TextEncoder
-from hguide.backends.tiny_text import TEXT_ENCODER, TinyTextEncoder, tiny_text_of
+from hguide.backends.tiny_text import TEXT_ENCODER, TinyTextConfig, TinyTextEncoder, saved_tiny_text
+from hguide.backends.var.tokenizer import described_tokenizer
 from hguide.backends.weights_folder import find_weights, read_weights
 from hguide.errors import CheckpointError, ConfigError
 
@@ -73,7 +72,7 @@ def load(
     """
     encoder = _text_encoder(text_encoder, system_prompt, cache, device, dtype)
     path = Path(source).expanduser()
-    if path.suffix == ".safetensors" and path.is_file() and "hguide" in read_metadata(path):
+    if is_ours(path):
         model = load_single(path, encoder, dtype=dtype)
     else:
         if not path.is_file():
@@ -112,11 +111,11 @@ def load_pair(
         CheckpointError: no usable weights.
     """
     state = read_weights(transformer_path, WRAPPED)
-    config = infer_transformer_config(state, _config_beside(transformer_path), patch_nums)
-    transformer = _filled(HARTTransformer, config, without_buffers(state, config), dtype)
+    config = infer_transformer_config(state, config_beside(transformer_path), patch_nums)
+    transformer = filled(lambda: HARTTransformer(config).to(dtype), without_buffers(state, config))
     pictures = read_weights(tokenizer_path, WRAPPED)
-    tokenizer_config, own = infer_tokenizer_config(pictures, _config_beside(tokenizer_path))
-    tokenizer = _filled(HARTTokenizer, tokenizer_config, own, torch.float32)
+    tokenizer_config, own = infer_tokenizer_config(pictures, config_beside(tokenizer_path))
+    tokenizer = filled(lambda: HARTTokenizer(tokenizer_config), own)
     folder = transformer_path.parent
     name = folder.parent.name if folder.name == "llm" else transformer_path.stem
     return HART(transformer, tokenizer, text_encoder, name=name)
@@ -124,21 +123,18 @@ def load_pair(
 
 def load_single(path: Path, text_encoder: TextEncoder | None = None, *, dtype: torch.dtype = torch.float32) -> HART:
     """The model of a file that `save` wrote, with the text encoder in it where no other is given."""
-    facts = _facts(path)
-    state = read_state_dict(path)
-    known = (TRANSFORMER, TOKENIZER, TEXT_ENCODER) if "text_encoder" in facts else (TRANSFORMER, TOKENIZER)
-    stray = [key for key in state if not key.startswith(known)]
-    if stray:
-        raise CheckpointError(f"{path}: entries of neither transformer nor tokenizer: {', '.join(stray[:5])}.")
+    facts = described(path, "hart")
     try:
-        own_encoder = tiny_text_of(facts, state)
+        text = TinyTextConfig(**facts["text_encoder"]) if "text_encoder" in facts else None
         config = TransformerConfig(**{**facts["transformer"], "patch_nums": tuple(facts["transformer"]["patch_nums"])})
-        tokenizer_config = _tokenizer_config(facts["tokenizer"])
+        tokenizer_config = described_tokenizer(facts["tokenizer"])
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: its description does not fit a HART model: {error!r}.") from error
-    transformer = _filled(HARTTransformer, config, _part(state, TRANSFORMER), dtype)
-    tokenizer = _filled(HARTTokenizer, tokenizer_config, _part(state, TOKENIZER), torch.float32)
+    weights, pictures, *texts = read_parts(path, TRANSFORMER, TOKENIZER, *((TEXT_ENCODER,) if text else ()))
+    transformer = filled(lambda: HARTTransformer(config).to(dtype), weights)
+    tokenizer = filled(lambda: HARTTokenizer(tokenizer_config), pictures)
     name = facts.get("name", path.stem)
+    own_encoder = None if text is None else saved_tiny_text(text, *texts)
     encoder = own_encoder if text_encoder is None else text_encoder
     return HART(transformer, tokenizer, encoder, name=name, classes=facts.get("classes", ()))
 
@@ -156,15 +152,10 @@ def save(
         dtype: of the stored weights.
         facts: more to describe it (training, source), stored beside the configuration.
     """
-    parts: list[tuple[str, nn.Module]] = [(TRANSFORMER, model.transformer), (TOKENIZER, model.tokenizer)]
+    parts: dict[str, nn.Module] = {TRANSFORMER: model.transformer, TOKENIZER: model.tokenizer}
     encoder = model.text_encoder if isinstance(model.text_encoder, TinyTextEncoder) else None
     if encoder is not None:
-        parts.append((TEXT_ENCODER, encoder))
-    tensors = {
-        prefix + key: value.to("cpu", dtype).contiguous()
-        for prefix, module in parts
-        for key, value in module.state_dict().items()
-    }
+        parts[TEXT_ENCODER] = encoder
     description = {
         **(facts or {}),
         "family": "hart",
@@ -174,16 +165,7 @@ def save(
         "tokenizer": asdict(model.tokenizer.config),
         **({} if encoder is None else {"text_encoder": asdict(encoder.config)}),
     }
-    save_safetensors(path, tensors, {"hguide": json.dumps(description)})
-
-
-def _filled(kind: Any, config: Any, state: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
-    """A module whose memory is that of its own weights: made without any, then given its copies."""
-    with torch.device("meta"):
-        module: nn.Module = kind(config)
-    module = module.to(dtype)
-    load_into(module, state)
-    return module
+    save_parts(path, parts, description, dtype)
 
 
 def _text_encoder(
@@ -231,37 +213,3 @@ def _tokenizer_file(transformer_path: Path, given: str | Path | None) -> Path:
     raise CheckpointError(
         f"{transformer_path} holds a transformer; its tokenizer's folder is not at {beside}: pass tokenizer=PATH."
     )
-
-
-def _config_beside(path: Path) -> dict[str, Any]:
-    beside = path.parent / "config.json"
-    if not beside.is_file():
-        return {}
-    try:
-        content = json.loads(beside.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{beside}: not readable as JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{beside}: holds a {type(content).__name__}, expected an object of settings.")
-    return content
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads(read_metadata(path)["hguide"])
-        family = facts["family"]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: carries no description of an hguide model; convert it first.") from error
-    if family != "hart":
-        raise CheckpointError(f"{path}: describes a model of the family {family!r}, asked for 'hart'.")
-    return facts
-
-
-def _tokenizer_config(facts: Mapping[str, Any]) -> TokenizerConfig:
-    autoencoder = {**facts["autoencoder"], "multipliers": tuple(facts["autoencoder"]["multipliers"])}
-    rest = {**facts, "patch_nums": tuple(facts["patch_nums"]), "autoencoder": AutoencoderConfig(**autoencoder)}
-    return TokenizerConfig(**rest)
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}

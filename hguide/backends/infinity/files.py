@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from hguide.backends.checkpoints import load_into, read_metadata, read_state_dict, save_safetensors
 from hguide.backends.conv_autoencoder import AutoencoderConfig
 from hguide.backends.hub import fetch
 from hguide.backends.infinity.generator import Infinity
-from hguide.backends.infinity.published_files import load_published, transformer_path, without_memory
+from hguide.backends.infinity.published_files import load_published, transformer_path
 from hguide.backends.infinity.scale_schedule import ScaleSchedule, published_schedule
 from hguide.backends.infinity.tokenizer import InfinityTokenizer, TokenizerConfig
 from hguide.backends.infinity.transformer import InfinityTransformer
 from hguide.backends.infinity.transformer_config import TransformerConfig
+from hguide.backends.model_file import described, filled, is_ours, read_parts, save_parts
 from hguide.backends.text import CachedTextEncoder, TextEncoder
-from hguide.backends.tiny_text import TinyTextConfig, TinyTextEncoder
+from hguide.backends.tiny_text import TEXT_ENCODER, TinyTextConfig, TinyTextEncoder, saved_tiny_text
 from hguide.errors import CheckpointError, ConfigError
 
 __all__ = ["described_schedule", "described_tokenizer", "load", "load_single", "save"]
 
 TRANSFORMER = "transformer."
 TOKENIZER = "tokenizer."
-TEXT_ENCODER = "text_encoder."
 PAIRS: Mapping[str, str] = {"infinity-2b": "infinity-vae-d32reg"}
 """Short name of a transformer on the hub -> that of its tokenizer."""
 
@@ -82,7 +80,7 @@ def load(
         raise ConfigError("give a schedule, or size and aspect, not both.")
     path = transformer_path(source, file, revision)
     trained = "0.25M" if "512x512" in f"{path.parent.name}/{path.name}" else "1M"
-    if path.suffix == ".safetensors" and "hguide" in read_metadata(path):
+    if is_ours(path):
         model = load_single(path, dtype=dtype)
         if schedule is not None or size is not None or aspect != 1.0:
             model = model.with_options(schedule=schedule or published_schedule(size or trained, aspect))
@@ -109,32 +107,19 @@ def load(
 
 def load_single(path: Path, name: str | None = None, *, dtype: torch.dtype = torch.float32) -> Infinity:
     """The model of a file that `save` wrote."""
-    facts = _facts(path)
+    facts = described(path, "infinity")
     try:
         config = TransformerConfig(**facts["transformer"])
         tokenizer_config, schedule = described_tokenizer(facts), described_schedule(facts)
         text_config = TinyTextConfig(**facts["text_encoder"]) if facts.get("text_encoder") else None
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: its description does not fit an Infinity model: {error!r}.") from error
-    state = read_state_dict(path)
-    known = (TRANSFORMER, TOKENIZER) if text_config is None else (TRANSFORMER, TOKENIZER, TEXT_ENCODER)
-    stray = [key for key in state if not key.startswith(known)]
-    if stray:
-        raise CheckpointError(f"{path}: entries of no part that it describes: {', '.join(stray[:5])}.")
-    transformer = without_memory(lambda: InfinityTransformer(config).cast_blocks(dtype))
-    load_into(transformer, _part(state, TRANSFORMER))
-    tokenizer = without_memory(lambda: InfinityTokenizer(tokenizer_config))
-    load_into(tokenizer, _part(state, TOKENIZER))
-    encoder = None
-    if text_config is not None:
-        encoder = without_memory(lambda: TinyTextEncoder(text_config))
-        load_into(encoder, _part(state, TEXT_ENCODER))
-        encoder.eval().requires_grad_(False)
+    weights, pictures, *texts = read_parts(path, TRANSFORMER, TOKENIZER, *((TEXT_ENCODER,) if text_config else ()))
     return Infinity(
-        transformer,
-        tokenizer,
+        filled(lambda: InfinityTransformer(config).cast_blocks(dtype), weights),
+        filled(lambda: InfinityTokenizer(tokenizer_config), pictures),
         schedule,
-        text_encoder=encoder,
+        text_encoder=None if text_config is None else saved_tiny_text(text_config, *texts),
         name=name or facts.get("name", path.stem),
         classes=facts.get("classes", ()),
     )
@@ -166,15 +151,10 @@ def save(
         dtype: of the stored weights.
         facts: more to describe it (training, source), stored beside the configuration.
     """
-    parts: list[tuple[str, nn.Module]] = [(TRANSFORMER, model.transformer), (TOKENIZER, model.tokenizer)]
+    parts: dict[str, nn.Module] = {TRANSFORMER: model.transformer, TOKENIZER: model.tokenizer}
     encoder = model.text_encoder if isinstance(model.text_encoder, TinyTextEncoder) else None
     if encoder is not None:
-        parts.append((TEXT_ENCODER, encoder))
-    tensors = {
-        prefix + key: value.to("cpu", dtype).contiguous()
-        for prefix, module in parts
-        for key, value in module.state_dict().items()
-    }
+        parts[TEXT_ENCODER] = encoder
     description = {
         **(facts or {}),
         "family": "infinity",
@@ -186,22 +166,7 @@ def save(
     }
     if encoder is not None:
         description["text_encoder"] = asdict(encoder.config)
-    save_safetensors(path, tensors, {"hguide": json.dumps(description)})
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads(read_metadata(path)["hguide"])
-        family = facts["family"]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: carries no description of an hguide model; convert it first.") from error
-    if family != "infinity":
-        raise CheckpointError(f"{path}: describes a model of the family {family!r}, asked for 'infinity'.")
-    return facts
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    save_parts(path, parts, description, dtype)
 
 
 def _text_encoder(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hguide.backends.checkpoints import load_into, read_state_dict
+from hguide.backends.checkpoints import read_state_dict
 from hguide.backends.hub import fetch
 from hguide.backends.infinity.generator import Infinity
 from hguide.backends.infinity.infer_config import check_family, infer_tokenizer_config, infer_transformer_config
@@ -18,10 +18,11 @@ from hguide.backends.infinity.official_keys import chunk_sizes, tokenizer_key, t
 from hguide.backends.infinity.scale_schedule import ScaleSchedule
 from hguide.backends.infinity.tokenizer import InfinityTokenizer
 from hguide.backends.infinity.transformer import InfinityTransformer
+from hguide.backends.model_file import filled
 from hguide.backends.sharded import index_in, read_shards
 from hguide.errors import CheckpointError
 
-__all__ = ["load_published", "load_tokenizer", "load_transformer", "transformer_path", "without_memory"]
+__all__ = ["load_published", "load_tokenizer", "load_transformer", "transformer_path"]
 
 NETWORKS = ("encoder.", "decoder.")
 TOKENIZER_FILES: Mapping[int, tuple[str, ...]] = {
@@ -32,8 +33,6 @@ TOKENIZER_FILES: Mapping[int, tuple[str, ...]] = {
     64: ("infinity_vae_d64.pth",),
 }
 """Bits per token of a transformer -> names under which its tokenizer is published."""
-
-M = TypeVar("M", bound=nn.Module)
 
 
 def load_published(
@@ -96,9 +95,8 @@ def _transformer(
     with _naming(path):
         shapes = _shapes(state)
         config = infer_transformer_config(shapes, bits, **options)
-        transformer = without_memory(lambda: InfinityTransformer(config).cast_blocks(dtype))
-        load_into(transformer, _own_names(state, chunk_sizes(shapes)[1]))
-    return transformer
+        weights = _own_names(state, chunk_sizes(shapes)[1])
+        return filled(lambda: InfinityTransformer(config).cast_blocks(dtype), weights)
 
 
 def load_tokenizer(path: Path) -> InfinityTokenizer:
@@ -110,9 +108,7 @@ def load_tokenizer(path: Path) -> InfinityTokenizer:
     state = {key: value for key, value in read_state_dict(path, ("vae",)).items() if key.startswith(NETWORKS)}
     with _naming(path):
         config = infer_tokenizer_config(_shapes(state))
-        tokenizer = without_memory(lambda: InfinityTokenizer(config))
-        load_into(tokenizer, {tokenizer_key(key): value for key, value in state.items()})
-    return tokenizer
+        return filled(lambda: InfinityTokenizer(config), {tokenizer_key(key): value for key, value in state.items()})
 
 
 def transformer_path(source: str | Path, file: str | None, revision: str | None) -> Path:
@@ -136,12 +132,6 @@ def transformer_path(source: str | Path, file: str | None, revision: str | None)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file.")
     return path
-
-
-def without_memory(make: Callable[[], M]) -> M:
-    """A network without memory for its weights, which are then taken from the file one by one, in their own type."""
-    with torch.device("meta"):
-        return make()
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from hguide.backends.checkpoints import load_into, read_metadata, read_state_dict, save_safetensors
-from hguide.backends.conv_autoencoder import AutoencoderConfig
 from hguide.backends.hub_folder import fetch_folder
+from hguide.backends.model_file import config_beside, described, filled, is_ours, read_parts, save_parts
 from hguide.backends.switti.crop import FourierEmbedding
 from hguide.backends.switti.generator import Switti
 from hguide.backends.switti.infer_config import infer_transformer_config, without_buffers
@@ -22,7 +19,7 @@ from hguide.backends.switti.transformer import SwittiTransformer
 from hguide.backends.switti.transformer_config import TransformerConfig
 from hguide.backends.text import CachedTextEncoder, TextEmbedding, TextEncoder
 from hguide.backends.var.infer_config import infer_tokenizer_config
-from hguide.backends.var.tokenizer import UNUSED_KEYS, TokenizerConfig, VARTokenizer
+from hguide.backends.var.tokenizer import UNUSED_KEYS, VARTokenizer, described_tokenizer
 from hguide.backends.weights_folder import find_weights, read_weights
 from hguide.errors import CheckpointError, ConfigError
 
@@ -69,7 +66,7 @@ def load(
     """
     encoder = _text_encoder(text_encoder, cache, device, dtype)
     path = Path(source).expanduser()
-    if path.suffix == ".safetensors" and path.is_file() and "hguide" in read_metadata(path):
+    if is_ours(path):
         model = load_single(path, encoder, dtype=dtype)
     else:
         if not path.is_file():
@@ -102,34 +99,25 @@ def load_pair(
         CheckpointError: no usable weights.
     """
     state = read_weights(transformer_path)
-    config = infer_transformer_config(state, _config_beside(transformer_path), patch_nums=patch_nums)
-    transformer = _filled(SwittiTransformer, config, without_buffers(state, config), dtype)
+    config = infer_transformer_config(state, config_beside(transformer_path), patch_nums=patch_nums)
+    transformer = filled(lambda: _transformer(config, dtype), without_buffers(state, config))
     pictures = read_weights(tokenizer_path)
     tokenizer_config = infer_tokenizer_config(pictures, config.patch_nums)
-    tokenizer = _filled(VARTokenizer, tokenizer_config, pictures, torch.float32, UNUSED_KEYS)
+    tokenizer = filled(lambda: VARTokenizer(tokenizer_config), pictures, UNUSED_KEYS)
     return Switti(transformer, tokenizer, text_encoder, name=transformer_path.parent.name or "switti")
 
 
 def load_single(path: Path, text_encoder: TextEncoder | None = None, *, dtype: torch.dtype = torch.float32) -> Switti:
     """The model of a file that `save` wrote."""
-    try:
-        facts = json.loads(read_metadata(path)["hguide"])
-        family = facts["family"]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: carries no description of an hguide model; convert it first.") from error
-    if family != "switti":
-        raise CheckpointError(f"{path}: describes a model of the family {family!r}, asked for 'switti'.")
+    facts = described(path, "switti")
     try:
         config = TransformerConfig(**{**facts["transformer"], "patch_nums": tuple(facts["transformer"]["patch_nums"])})
-        tokenizer_config = _tokenizer_config(facts["tokenizer"])
+        tokenizer_config = described_tokenizer(facts["tokenizer"])
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: its description does not fit a Switti model: {error!r}.") from error
-    state = read_state_dict(path)
-    stray = [key for key in state if not key.startswith((TRANSFORMER, TOKENIZER))]
-    if stray:
-        raise CheckpointError(f"{path}: entries of neither transformer nor tokenizer: {', '.join(stray[:5])}.")
-    transformer = _filled(SwittiTransformer, config, _part(state, TRANSFORMER), dtype)
-    tokenizer = _filled(VARTokenizer, tokenizer_config, _part(state, TOKENIZER), torch.float32)
+    weights, pictures = read_parts(path, TRANSFORMER, TOKENIZER)
+    transformer = filled(lambda: _transformer(config, dtype), weights)
+    tokenizer = filled(lambda: VARTokenizer(tokenizer_config), pictures)
     return Switti(transformer, tokenizer, text_encoder, name=facts.get("name", path.stem))
 
 
@@ -144,11 +132,7 @@ def save(
         dtype: of the stored weights; the frequencies of the crop keep their own.
         facts: more to describe it, stored beside the configuration.
     """
-    tensors = {
-        prefix + key: value.to("cpu", value.dtype if key == CROP_FREQUENCIES else dtype).contiguous()
-        for prefix, module in ((TRANSFORMER, model.transformer), (TOKENIZER, model.tokenizer))
-        for key, value in module.state_dict().items()
-    }
+    parts = {TRANSFORMER: model.transformer, TOKENIZER: model.tokenizer}
     description = {
         **(facts or {}),
         "family": "switti",
@@ -156,20 +140,15 @@ def save(
         "transformer": asdict(model.transformer.config),
         "tokenizer": asdict(model.tokenizer.config),
     }
-    save_safetensors(path, tensors, {"hguide": json.dumps(description)})
+    save_parts(path, parts, description, dtype, (TRANSFORMER + CROP_FREQUENCIES,))
 
 
-def _filled(
-    kind: Any, config: Any, state: Mapping[str, Tensor], dtype: torch.dtype, tolerated: tuple[str, ...] = ()
-) -> Any:
-    """A module whose memory is that of its own weights: made without any, then given its copies."""
-    with torch.device("meta"):
-        module: nn.Module = kind(config)
-    module = module.to(dtype)
+def _transformer(config: TransformerConfig, dtype: torch.dtype) -> SwittiTransformer:
+    """The network in a type; the frequencies of the crop in float32 where that is wider."""
+    module = SwittiTransformer(config).to(dtype)
     for part in module.modules():
         if isinstance(part, FourierEmbedding):
             part.to(torch.promote_types(dtype, torch.float32))
-    load_into(module, state, tolerated)
     return module
 
 
@@ -207,26 +186,3 @@ def _tokenizer_file(source: str | Path, path: Path, given: str | Path | None) ->
             f"{path} holds a transformer; its tokenizer's folder is not at {beside}: pass tokenizer=PATH."
         )
     return find_weights(fetch_folder(TOKENIZER_REPOSITORY, None, DOWNLOADED))
-
-
-def _config_beside(path: Path) -> dict[str, Any]:
-    beside = path.parent / "config.json"
-    if not beside.is_file():
-        return {}
-    try:
-        content = json.loads(beside.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{beside}: not readable as JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{beside}: holds a {type(content).__name__}, expected an object of settings.")
-    return content
-
-
-def _tokenizer_config(facts: Mapping[str, Any]) -> TokenizerConfig:
-    autoencoder = {**facts["autoencoder"], "multipliers": tuple(facts["autoencoder"]["multipliers"])}
-    rest = {**facts, "patch_nums": tuple(facts["patch_nums"]), "autoencoder": AutoencoderConfig(**autoencoder)}
-    return TokenizerConfig(**rest)
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hguide.backends.checkpoints import load_into, read_metadata, read_state_dict, save_safetensors
+from hguide.backends.checkpoints import read_state_dict
 from hguide.backends.hub import HUB_ID, fetch
 from hguide.backends.hub_folder import fetch_folder
+from hguide.backends.model_file import described, filled, is_ours, read_parts, save_parts
 from hguide.backends.text import TextEncoder
 from hguide.backends.vq_diffusion.codebook_map import codes_in_use
 from hguide.backends.vq_diffusion.denoiser import Denoiser
-from hguide.backends.vq_diffusion.denoiser_config import DenoiserConfig
 from hguide.backends.vq_diffusion.descriptions import described_denoiser, described_inference, described_tokenizer
 from hguide.backends.vq_diffusion.diffusers_folder import MODEL_INDEX, read_folder
 from hguide.backends.vq_diffusion.generator import VQDiffusion
@@ -81,7 +80,7 @@ def load(
         model = load_folder(fetch_folder(source, revision), dtype=dtype, device=device)
     else:
         path = fetch(_joined(source), file, revision)
-        if path.suffix == ".safetensors" and "hguide" in read_metadata(path):
+        if is_ours(path):
             _refuse_known(path, told)
             model = load_single(path, dtype=dtype)
         else:
@@ -96,23 +95,16 @@ def load(
 
 def load_single(path: Path, name: str | None = None, *, dtype: torch.dtype = torch.float32) -> VQDiffusion:
     """The model of a file that `save` wrote."""
-    facts = _facts(path)
+    facts = described(path, "vq_diffusion")
     try:
         config, tokenizer_config = described_denoiser(facts), described_tokenizer(facts)
         inference = described_inference(facts)
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: its description does not fit a VQ-Diffusion model: {error!r}.") from error
-    state = read_state_dict(path)
-    stray = [key for key in state if not key.startswith((DENOISER, TOKENIZER))]
-    if stray:
-        raise CheckpointError(f"{path}: entries of neither denoiser nor tokenizer: {', '.join(stray[:5])}.")
-    denoiser = _denoiser(config, _part(state, DENOISER), dtype)
-    with torch.device("meta"):
-        tokenizer = VQGAN(tokenizer_config)
-    load_into(tokenizer, _part(state, TOKENIZER))
+    weights, pictures = read_parts(path, DENOISER, TOKENIZER)
     return VQDiffusion(
-        denoiser,
-        tokenizer,
+        filled(lambda: Denoiser(config).to(dtype), weights),
+        filled(lambda: VQGAN(tokenizer_config), pictures),
         name=name or facts.get("name", path.stem),
         classes=facts.get("classes", ()),
         inference=inference,
@@ -145,7 +137,7 @@ def load_official(
         weights = denoiser_weights(module)
         config = infer_denoiser_config(weights, heads=heads, grid=grid, length=mask_length(module))
         check_schedule(module, config)
-        denoiser = _denoiser(config, weights, dtype)
+        denoiser = filled(lambda: Denoiser(config).to(dtype), weights)
         codec = _codec(path, state) if tokenizer_path is None else None
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
@@ -188,7 +180,7 @@ def load_folder(folder: Path, *, device: torch.device | str = "cpu", dtype: torc
     parts = read_folder(folder)
     try:
         config = infer_denoiser_config(parts.denoiser, heads=parts.heads)
-        denoiser = _denoiser(config, parts.denoiser, dtype)
+        denoiser = filled(lambda: Denoiser(config).to(dtype), parts.denoiser)
     except CheckpointError as error:
         raise CheckpointError(f"{folder / 'transformer'}: {error}") from error
     tokenizer = _tokenizer(tokenizer_weights(parts.tokenizer), config.codes, folder / "vqvae")
@@ -209,12 +201,6 @@ def save(
         dtype: of the stored weights; code numbers stay integers.
         facts: more to describe it (training, source), stored beside the configuration.
     """
-    parts = ((DENOISER, model.denoiser), (TOKENIZER, model.tokenizer))
-    tensors = {
-        prefix + key: value.to("cpu", dtype if value.is_floating_point() else value.dtype).contiguous()
-        for prefix, module in parts
-        for key, value in module.state_dict().items()
-    }
     description = {
         **(facts or {}),
         "family": "vq_diffusion",
@@ -224,26 +210,16 @@ def save(
         "tokenizer": asdict(model.tokenizer.config),
         "inference": asdict(model.inference),
     }
-    save_safetensors(path, tensors, {"hguide": json.dumps(description)})
-
-
-def _denoiser(config: DenoiserConfig, weights: Mapping[str, Tensor], dtype: torch.dtype) -> Denoiser:
-    # Made without content, so that the weights are in the memory once, in their final type.
-    with torch.device("meta"):
-        module = Denoiser(config).to(dtype)
-    load_into(module, weights)
-    return module
+    save_parts(path, {DENOISER: model.denoiser, TOKENIZER: model.tokenizer}, description, dtype)
 
 
 def _tokenizer(weights: Mapping[str, Tensor], codes: int | None, path: Path) -> VQGAN:
     try:
         config = infer_tokenizer_config(weights, codes)
-        with torch.device("meta"):
-            module = VQGAN(config)
-        load_into(module, {**weights, "codes": codes_in_use(config.codes, config.vocabulary)}, _unneeded(config))
+        whole = {**weights, "codes": codes_in_use(config.codes, config.vocabulary)}
+        return filled(lambda: VQGAN(config), whole, _unneeded(config))
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return module
 
 
 def _unneeded(config: TokenizerConfig) -> tuple[str, ...]:
@@ -285,18 +261,3 @@ def _joined(source: str | Path) -> str | Path:
             f"cat {whole}_* > {whole}."
         )
     return source
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads(read_metadata(path)["hguide"])
-        family = facts["family"]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: carries no description of an hguide model; convert it first.") from error
-    if family != "vq_diffusion":
-        raise CheckpointError(f"{path}: describes a model of the family {family!r}, asked for 'vq_diffusion'.")
-    return facts
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
