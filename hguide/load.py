@@ -18,7 +18,15 @@ from hguide.generator import ScaleGenerator
 
 __all__ = ["BUNDLED", "bundled_path", "family_of", "load"]
 
-BUNDLED: Mapping[str, str] = MappingProxyType({"landuse-var": "var", "landuse-var-weak": "var"})
+BUNDLED: Mapping[str, str] = MappingProxyType(
+    {
+        "landuse-var": "var",
+        "landuse-var-weak": "var",
+        "landuse-hart": "hart",
+        "landuse-infinity": "infinity",
+        "landuse-vqdiffusion": "vq_diffusion",
+    }
+)
 """Models that come with the package: name -> family."""
 
 LOADERS: Mapping[str, str] = MappingProxyType(
