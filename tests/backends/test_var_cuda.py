@@ -25,8 +25,8 @@ pytestmark = [
 GUIDANCE = "cfg(1.5, stop=0.5) | ssg(0.5)"
 SAMPLER = Sampler(top_k=200, top_p=0.96)
 SEEDS = range(8)
-# Guided logits reach 23; on the CPU the worst of bfloat16 is off by 0.42, in the mean by 0.07.
-FLOAT32_TOLERANCE, BFLOAT16_TOLERANCE = 2e-3, 0.8
+# Guided logits reach 30; on the CPU the worst of bfloat16 is off by 0.7, the root mean square by 0.11.
+FLOAT32_TOLERANCE, BFLOAT16_TOLERANCE = 2e-3, 1.2
 FLIPS = {torch.float32: 0.005, torch.bfloat16: 0.08}
 
 

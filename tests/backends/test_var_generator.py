@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import hguide
 from hguide import COND, UNCOND, Sampler
+from hguide.backends import run_bytes
 from hguide.backends.var import VAR, Edit, TransformerConfig, VARTokenizer, VARTransformer, box_mask
 from hguide.backends.var.files import load_pair, load_single, save
 from hguide.backends.var.initialise import initialise
@@ -111,6 +112,17 @@ def test_the_null_stream_may_be_another_class(var: VAR) -> None:
     assert step is not None
     logits = var.predict(state, step, (COND, UNCOND), {})
     torch.testing.assert_close(logits[COND], logits[UNCOND], atol=1e-6, rtol=0)
+
+
+def test_images_are_decoded_within_a_limit_in_parts_of_one_size(var: VAR, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = generate(var, 3, seeds=range(6))
+    config, sizes = var.tokenizer.config.autoencoder, []
+    for_one = run_bytes.decoder_bytes(config, var.scales[-1].grid, itemsize=4)
+    monkeypatch.setattr(run_bytes, "_CPU_DECODE", 5 * for_one)
+    counting = var.with_options()
+    counting.decode_latent = lambda latent: sizes.append(len(latent)) or var.tokenizer.decode_latent(latent)
+    torch.testing.assert_close(generate(counting, 3, seeds=range(6)), whole, atol=DECODER_ROUNDING, rtol=0)
+    assert sizes == [3, 3]  # Five fit; two parts of three are compiled or chosen for once.
 
 
 def test_an_edit_keeps_the_picture_where_it_says(var: VAR) -> None:

@@ -58,6 +58,6 @@ def test_bfloat16_changes_few_tokens_of_the_bundled_model() -> None:
     reference = hguide.load("landuse-var")
     half = hguide.load("landuse-var", dtype=torch.bfloat16)
     assert half.transformer.head.weight.dtype == torch.bfloat16
-    # 3.7 % of the tokens of 16 images were seen to differ, each drawn after float32's tokens.
-    assert 0.0 < flip_rate(reference, half, seeds=range(16)) <= 0.06
+    # 4 to 5 % of the tokens of 16 images were seen to differ, each drawn after float32's tokens.
+    assert 0.0 < flip_rate(reference, half, seeds=range(16)) <= 0.08
     assert flip_rate(reference, VARIANTS["channels_last"](reference), seeds=range(2)) == 0.0

@@ -109,7 +109,8 @@ class VAR(ScaleGenerator):
             edit: what is kept of a given picture (`hguide.backends.var.keep_box`); None keeps nothing.
             compile: run the blocks and the decoder through `torch.compile`; False leaves them.
             graphs: capture each step into a CUDA graph when it is first reached, and replay it in later batches of the
-                same size and streams; False leaves them. Runs with corrupted or perturbed streams go on without.
+                same size and streams; False leaves them. Runs with corrupted or perturbed streams go on without. The
+                graphs keep their memory between runs, so give `batch_size` as a number.
 
         Raises:
             ConfigError: graphs of a model that is not on a CUDA device.
