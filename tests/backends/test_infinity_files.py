@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from loading_memory import memory_of_loading, reads_proc
+from published_infinity import TOKENIZER_FILE, official_tokenizer, official_transformer, write_shards
+from safetensors.torch import load_file
 from tiny_infinity import SQUARE, LetterEncoder, text, tiny_infinity
-from torch import Tensor
 
 import hguide
 from hguide.backends.infinity import Infinity, InfinityTransformer, ScaleSchedule, TransformerConfig
-from hguide.backends.infinity.files import load_single, save
-from hguide.backends.infinity.infer_config import infer_tokenizer_config, infer_transformer_config
+from hguide.backends.infinity.files import save
 from hguide.backends.infinity.published_files import load_published, load_tokenizer
 from hguide.errors import CheckpointError, ConfigError
 from hguide.generate import generate
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "infinity"
-LONG = {"conv1": "conv1.conv", "conv2": "conv2.conv", "norm1": "norm1.norm", "norm2": "norm2.norm"}
-TOKENIZER_FILE = "infinity_vae_d16.pth"
-State = dict[str, Tensor]
-
-
-def official_transformer(model: Infinity) -> State:
-    """The state dict under the official names, buffers included."""
-    chunks = model.transformer.config.chunks
-    per_chunk = model.transformer.config.depth // chunks
-    state: State = {}
-    for key, value in model.transformer.state_dict().items():
-        parts = key.split(".")
-        if parts[0] == "blocks":
-            parts = [
-                "block_chunks",
-                str(int(parts[1]) // per_chunk),
-                "module",
-                str(int(parts[1]) % per_chunk),
-                *parts[2:],
-            ]
-        state[".".join(parts)] = value.clone()
-        if key.endswith("v_bias"):
-            state[".".join([*parts[:-1], "zero_k_bias"])] = torch.zeros_like(value)
-    return state
-
-
-def official_tokenizer(model: Infinity, long: bool) -> State:
-    """The state dict under the official names, with the inner names or without."""
-    state: State = {}
-    for key, value in model.tokenizer.state_dict().items():
-        parts = key.split(".")
-        if long:
-            inner = "norm" if "norm" in parts[-2] else "conv"
-            parts = [*parts[:-1], inner, parts[-1]]
-        state[".".join(parts)] = value.clone()
-    return {**state, "quantizer.lfq.mask": torch.arange(4), "quantize.lfq.mask": torch.arange(4)}
 
 
 @pytest.fixture(scope="module")
@@ -138,19 +98,6 @@ def test_training_checkpoints_and_old_files(model: Infinity, folder: Path) -> No
     assert_same(hguide.load(folder / "infinity_through.pth", schedule=SQUARE), model)
 
 
-def write_shards(folder: Path, state: State, suffix: str) -> Path:
-    """Two shards and an index, as the 8B models have them."""
-    folder.mkdir(exist_ok=True)
-    names = list(state)
-    files = {name: f"model-{1 + (place >= len(names) // 2):05d}-of-00002{suffix}" for place, name in enumerate(names)}
-    for file in set(files.values()):
-        part = {name: state[name] for name in names if files[name] == file}
-        save_file(part, folder / file) if suffix == ".safetensors" else torch.save(part, folder / file)
-    index = folder / f"model{suffix}.index.json"
-    index.write_text(json.dumps({"metadata": {}, "weight_map": files}))
-    return index
-
-
 @pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
 def test_shards(model: Infinity, folder: Path, suffix: str) -> None:
     index = write_shards(folder / "infinity_8b_weights", official_transformer(model), suffix)
@@ -194,170 +141,11 @@ def test_cfg_inside_a_layer_is_an_option_of_loading(
         hguide.load(path, cfg_layer=-3, **options)
 
 
-# What cannot be loaded
-
-
-def test_a_missing_shard(model: Infinity, folder: Path) -> None:
-    index = write_shards(folder / "infinity_8b_weights", official_transformer(model), ".bin")
-    (index.parent / "model-00002-of-00002.bin").unlink()
-    with pytest.raises(CheckpointError, match=r"1 of 2 shards are missing.*model-00002-of-00002.bin") as error:
-        hguide.load(index.parent)
-    assert "\n" not in str(error.value)
-    with pytest.raises(CheckpointError, match="no such file"):
-        hguide.load(index.parent / "other.index.json", family="infinity")
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_a_truncated_file(model: Infinity, folder: Path, suffix: str) -> None:
-    path = folder / f"infinity_cut{suffix}"
-    state = official_transformer(model)
-    torch.save(state, path) if suffix == ".pth" else save_file(state, path)
-    path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(CheckpointError, match=f"infinity_cut{suffix}: damaged, cut short") as error:
-        hguide.load(path, family="infinity")
-    assert "\n" not in str(error.value)
-    pictures = folder / TOKENIZER_FILE
-    pictures.write_bytes(pictures.read_bytes()[:-1000])
-    with pytest.raises(CheckpointError, match=f"{TOKENIZER_FILE}: damaged, cut short"):
-        hguide.load(folder / "infinity_tiny.pth")
-
-
-def changed(folder: Path, change: Callable[[State], Any]) -> Path:
-    path = folder / "infinity_changed.pth"
-    state = torch.load(folder / "infinity_tiny.pth", weights_only=True)
-    change(state)
-    torch.save(state, path)
-    return path
-
-
-def test_missing_unexpected_and_misshapen_weights(folder: Path) -> None:
-    def change(state: State) -> None:
-        del state["head_nm.ada_lin.1.bias"]
-        state["block_chunks.1.module.0.ffn.fc1.bias"] = torch.zeros(3)
-        state["extra"] = torch.zeros(1)
-
-    with pytest.raises(CheckpointError, match="infinity_changed.pth: The weights do not fit the model") as error:
-        hguide.load(changed(folder, change))
-    for part in ("missing: head_nm.ada_lin.1.bias", "unexpected: extra", "blocks.1.ffn.fc1.bias"):
-        assert part in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda s: s.pop("cfg_uncond"), "not the weights of an Infinity transformer: 'cfg_uncond' is missing"),
-        (lambda s: s["block_chunks.0.module.0.sa.zero_k_bias"].add_(1), "zero_k_bias is not zero"),
-        (lambda s: s.update({"cfg_uncond": torch.zeros(3)}), "'cfg_uncond' .* has 2 dimensions, found"),
-        (lambda s: s.update({"block_chunks.1.module.5.ada_gss": torch.zeros(1)}), "has 3 blocks, which 2 chunks of 6"),
-    ],
-)
-def test_transformers_that_are_none(folder: Path, change: Callable[[State], Any], message: str) -> None:
-    with pytest.raises(CheckpointError, match=message) as error:
-        hguide.load(changed(folder, change))
-    assert "\n" not in str(error.value)
-
-
-def test_other_families(folder: Path, tmp_path: Path) -> None:
-    var = Path(__file__).parents[1] / "golden" / "var" / "adaln"
-    with pytest.raises(CheckpointError, match="not the weights of an Infinity transformer: 'cfg_uncond' is missing"):
-        hguide.load(var / "weights_var.safetensors", family="infinity")
-    with pytest.raises(CheckpointError, match="not the weights of an Infinity tokenizer: .* a codebook or attention"):
-        hguide.load(folder / "infinity_tiny.pth", tokenizer=var / "weights_vae.safetensors")
-    with pytest.raises(CheckpointError, match="not the weights of an Infinity tokenizer: 'encoder.conv_in.weight'"):
-        hguide.load(folder / "infinity_tiny.pth", tokenizer=folder / "infinity_tiny.pth")
-    save_file({"a": torch.zeros(1)}, tmp_path / "o.safetensors", {"hguide": json.dumps({"family": "var"})})
-    with pytest.raises(CheckpointError, match="of the family 'var', asked for 'infinity'"):
-        hguide.load(tmp_path / "o.safetensors", family="infinity")
-    save_file({"a": torch.zeros(1)}, tmp_path / "o.safetensors", {"hguide": json.dumps({"family": "infinity"})})
-    with pytest.raises(CheckpointError, match="its description does not fit an Infinity model"):
-        load_single(tmp_path / "o.safetensors")
-
-
-def test_a_missing_or_mismatched_tokenizer(model: Infinity, folder: Path) -> None:
-    (folder / TOKENIZER_FILE).rename(folder / "vae.pth")
-    with pytest.raises(
-        CheckpointError, match=r"its tokenizer \(infinity_vae_d16.pth\) is not beside it: pass tokenizer="
-    ):
-        hguide.load(folder / "infinity_tiny.pth")
-    with pytest.raises(CheckpointError, match="no such file"):
-        hguide.load(folder / "infinity_tiny.pth", tokenizer=folder / "absent.pth")
-    other = tiny_infinity(bits=6)
-    torch.save({"vae": official_tokenizer(other, long=True)}, folder / "six.pth")
-    with pytest.raises(CheckpointError, match="16 bits per token, the tokenizer 6: they were not trained together"):
-        hguide.load(folder / "infinity_tiny.pth", tokenizer=folder / "six.pth")
-
-
-def test_options_that_exclude_each_other(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="give a schedule, or size and aspect, not both"):
-        hguide.load(folder / "infinity_tiny.pth", schedule=SQUARE, size="1M")
-
-
-# Sizes
-
-
-def meta(name: str) -> dict[str, list[int]]:
-    shapes: dict[str, list[int]] = json.loads((GOLDEN / f"manifest_{name}.json").read_text())
-    return shapes
-
-
-@pytest.mark.parametrize(
-    ("name", "bits", "depth", "width", "heads", "chunks", "patchify"),
-    [
-        ("2b", 32, 32, 2048, 16, 8, False),
-        ("8b", 14, 40, 3584, 28, 8, True),
-        ("layer12_d16", 16, 12, 768, 8, 4, False),
-    ],
-)
-def test_published_transformers_are_recognised(
-    name: str, bits: int, depth: int, width: int, heads: int, chunks: int, patchify: bool
-) -> None:
-    config = infer_transformer_config(meta(name), bits)
-    assert (config.depth, config.width, config.heads, config.chunks) == (depth, width, heads, chunks)
-    assert (config.patchify, config.text_channels, config.text_length, config.levels) == (patchify, 2048, 512, 15)
-    assert (config.pool_heads, config.mlp_width) == (16, 4 * width)
-
-
-def test_published_tokenizers_are_recognised() -> None:
-    plain, patches = infer_tokenizer_config(meta("vae_d32")), infer_tokenizer_config(meta("vae_d56_f8_14_patchify"))
-    assert (plain.bits, plain.stride, plain.autoencoder.multipliers) == (32, 16, (1, 2, 4, 4, 4))
-    assert (patches.bits, patches.stride, patches.autoencoder.multipliers) == (14, 8, (1, 2, 4, 4))
-    assert (plain.autoencoder.channels, plain.autoencoder.blocks, plain.autoencoder.groups) == (128, 2, 32)
-
-
 # Memory
-
-MEASURE = """
-import sys, threading, time
-import torch
-from hguide.backends.infinity import files
-
-def anonymous():
-    text = open("/proc/self/status").read()
-    return int(text.split("RssAnon:")[1].split()[0]) * 1024
-
-def load(source):
-    return files.load(source, dtype=getattr(torch, sys.argv[3]), size="0.06M")
-
-load(sys.argv[1])  # what the first load of any model takes is not its weights
-start, peak, on = anonymous(), 0, True
-
-def watch():
-    global peak
-    while on:
-        peak = max(peak, anonymous())
-        time.sleep(0.0005)
-
-thread = threading.Thread(target=watch)
-thread.start()
-model = load(sys.argv[2])
-on = False
-thread.join()
-print(max(peak, anonymous()) - start, sum(value.nbytes for value in model.transformer.state_dict().values()))
-"""
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads the memory of a process of Linux")
+@reads_proc
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_loading_takes_the_memory_of_the_weights(folder: Path, dtype: str) -> None:
     """Shards of 176 MB of weights, and 200 MB of buffers that nothing needs."""
@@ -367,9 +155,8 @@ def test_loading_takes_the_memory_of_the_weights(folder: Path, dtype: str) -> No
     state["attn_bias_for_masking"] = torch.empty(1, 1, 7071, 7071)
     index = write_shards(folder / "infinity_8b_weights", state, ".bin")
     del state
-    command = [sys.executable, "-c", MEASURE, str(folder / "infinity_tiny.pth"), str(index.parent), dtype]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    taken, weights = map(int, printed.split())
+    options = f"family='infinity', dtype=torch.{dtype}, size='0.06M'"
+    taken, weights = memory_of_loading(folder / "infinity_tiny.pth", index.parent, options)
     assert 0.9 * weights < taken < 1.1 * weights
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from loading_memory import memory_of_loading, reads_proc
 from safetensors.torch import load_file, save_file
 from tiny_switti import SIDES, TOKENS, text, tiny_switti
 from torch import Tensor
@@ -221,39 +220,8 @@ def test_text_encoders_come_in_pairs(root: Path) -> None:
         load(root / "Switti-tiny", cache=root)
 
 
-MEASURE = """
-import sys, threading, time
-from pathlib import Path
-from hguide.backends.switti import files
-
-def anonymous():
-    text = open("/proc/self/status").read()
-    return int(text.split("RssAnon:")[1].split()[0]) * 1024
-
-def load(folder):
-    return files.load(folder, patch_nums=(1, 2, 48), tokenizer=sys.argv[3])
-
-load(sys.argv[1])  # what the first load of any model takes is not its weights
-start, peak, on = anonymous(), 0, True
-
-def watch():
-    global peak
-    while on:
-        peak = max(peak, anonymous())
-        time.sleep(0.0005)
-
-thread = threading.Thread(target=watch)
-thread.start()
-model = load(sys.argv[2])
-on = False
-thread.join()
-states = (model.transformer.state_dict(), model.tokenizer.state_dict())
-print(max(peak, anonymous()) - start, sum(value.nbytes for state in states for value in state.values()))
-"""
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads the memory of a process of Linux")
+@reads_proc
 def test_loading_takes_the_memory_of_the_weights_and_never_reads_the_mask(root: Path) -> None:
     """A mask of 21 MB beside 54 MB of weights."""
     sides = (1, 2, 48)
@@ -264,7 +232,6 @@ def test_loading_takes_the_memory_of_the_weights_and_never_reads_the_mask(root: 
         folders[-1].mkdir()
         save_file(published_state(model), folders[-1] / "model.safetensors")
         (folders[-1] / "config.json").write_text(json.dumps({**FACTS, "use_ar": True}))
-    command = [sys.executable, "-c", MEASURE, *map(str, folders), str(root / TOKENIZER)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    taken, weights = map(int, printed.split())
+    options = f"family='switti', patch_nums=(1, 2, 48), tokenizer={str(root / TOKENIZER)!r}"
+    taken, weights = memory_of_loading(*folders, options)
     assert 0.9 * weights < taken < 1.1 * weights

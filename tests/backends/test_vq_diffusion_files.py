@@ -1,88 +1,29 @@
-"""Files of VQ-Diffusion: our own, official checkpoints, the diffusers format; and what is wrong with bad ones."""
+"""Files of VQ-Diffusion: our own, official checkpoints, and what is wrong with bad ones."""
 
 from __future__ import annotations
 
-import json
-import re
-import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from loading_memory import memory_of_loading, reads_proc
+from published_vq_diffusion import (
+    GRID,
+    WIDE,
+    assert_same,
+    official_denoiser,
+    official_model,
+    official_tokenizer,
+    whole_model,
+)
 from safetensors.torch import save_file
-from tiny_vq_diffusion import CODES, STEPS, text, tiny_tokenizer_config, tiny_vq_diffusion
-from torch import Tensor
+from tiny_vq_diffusion import CODES, text, tiny_tokenizer_config, tiny_vq_diffusion
 
 import hguide
-from hguide.backends.conv_autoencoder import AutoencoderConfig
-from hguide.backends.vq_diffusion import VQGAN, NoiseSchedule, VQDiffusion, files
+from hguide.backends.vq_diffusion import VQGAN, VQDiffusion, files
 from hguide.backends.vq_diffusion.codebook_map import codes_in_use
 from hguide.errors import CheckpointError, ConfigError
 from hguide.load import bundled_path
-
-# Official files have group norms of 32 groups.
-WIDE = AutoencoderConfig(channels=32, multipliers=(1, 2), blocks=1, latent_channels=6)
-GRID = (3, 4)
-
-
-def official_model(condition: str = "class", assignment: str = "nearest", **changes: object) -> VQDiffusion:
-    small = tiny_vq_diffusion(condition, **changes)
-    codes = small.denoiser.config.codes
-    sizes = tiny_tokenizer_config(autoencoder=WIDE, assignment=assignment, vocabulary=codes, codes=codes)
-    return VQDiffusion(small.denoiser, VQGAN(sizes), name="official")
-
-
-def official_denoiser(model: VQDiffusion) -> dict[str, Tensor]:
-    """`ckpt["ema"]`."""
-    config = model.denoiser.config
-    own = model.denoiser.state_dict()
-    state = {key if key == "empty_text_embed" else f"transformer.{key}": value.clone() for key, value in own.items()}
-    state |= {name: value.clone() for name, value in NoiseSchedule(config.timesteps, config.codes).logarithms.items()}
-    state |= {"Lt_history": torch.zeros(STEPS), "Lt_count": torch.zeros(STEPS)}
-    if config.condition == "text":
-        state |= {"condition_emb.positional_embedding": torch.zeros(5, 6)}
-        state["transformer.blocks.0.attn2.mask"] = torch.ones(1, 1, config.length, config.length)
-    if "empty_text_embed" in state:
-        state["empty_text_embed"] = state["empty_text_embed"].double()
-    return state
-
-
-def official_tokenizer(tokenizer: VQGAN, kind: str = "vq") -> dict[str, Tensor]:
-    state = {}
-    for key, value in tokenizer.state_dict().items():
-        if ".qkv." in key:
-            for name, part in zip("qkv", value.chunk(3), strict=True):
-                state[key.replace(".qkv.", f".{name}.")] = part.clone()
-        elif key == "codebook.weight":
-            names = {"vq": "embedding.weight", "gumbel": "embed.weight", "ema": "embedding"}
-            state[f"quantize.{names[kind]}"] = value.clone()
-        elif key.startswith("assign."):
-            state[key.replace("assign.", "quantize.proj.")] = value.clone()
-        elif key != "codes":
-            state[key] = value.clone()
-    return state
-
-
-def whole_model(model: VQDiffusion, kind: str = "vq") -> dict[str, Tensor]:
-    """`ckpt["model"]`: one more prefix, and the tokenizer with its codebook twice."""
-    state = {f"transformer.{key}": value for key, value in official_denoiser(model).items()}
-    for key, value in official_tokenizer(model.tokenizer, kind).items():
-        part = "enc" if key.startswith(("encoder", "quant_conv")) else "dec"
-        state[f"content_codec.{part}.{key}"] = value
-        if key.startswith("quantize."):
-            state[f"content_codec.enc.{key}"] = value.clone()
-    return state
-
-
-def assert_same(found: VQDiffusion, expected: VQDiffusion) -> None:
-    for name in ("denoiser", "tokenizer"):
-        a, b = getattr(found, name).state_dict(), getattr(expected, name).state_dict()
-        assert a.keys() == b.keys()
-        assert all(torch.equal(a[key], b[key]) for key in a), name
-    assert found.denoiser.config == expected.denoiser.config
-    assert found.tokenizer.config == expected.tokenizer.config
 
 
 @pytest.mark.parametrize("condition", ["class", "text"])
@@ -248,35 +189,9 @@ def test_missing_weights_are_listed(tmp_path: Path) -> None:
 
 # Memory
 
-MEASURE = """
-import sys, threading, time
-from hguide.backends.vq_diffusion import files
-
-def anonymous():
-    text = open("/proc/self/status").read()
-    return int(text.split("RssAnon:")[1].split()[0]) * 1024
-
-files.load(sys.argv[1], heads=2, grid=(3, 4))  # what the first load of any model takes is not its weights
-start, peak, on = anonymous(), 0, True
-
-def watch():
-    global peak
-    while on:
-        peak = max(peak, anonymous())
-        time.sleep(0.0005)
-
-thread = threading.Thread(target=watch)
-thread.start()
-model = files.load(sys.argv[2], heads=2, grid=(3, 4))
-on = False
-thread.join()
-states = (model.denoiser.state_dict(), model.tokenizer.state_dict())
-print(max(peak, anonymous()) - start, sum(value.nbytes for state in states for value in state.values()))
-"""
-
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads the memory of a process of Linux")
+@reads_proc
 def test_loading_takes_the_memory_of_the_weights(tmp_path: Path) -> None:
     """70 MB of weights in a file that holds them twice, beside an optimiser's 70 MB and 64 MB of masks."""
     torch.save({"model": whole_model(official_model("text"))}, tmp_path / "small.pth")
@@ -285,118 +200,6 @@ def test_loading_takes_the_memory_of_the_weights(tmp_path: Path) -> None:
     averaged["transformer.blocks.0.attn2.mask"] = torch.ones(1, 1, 4096, 4096)
     moments = {0: {"exp_avg": torch.zeros(70 << 18)}}
     torch.save({"model": whole_model(model), "ema": averaged, "optimizer": {"state": moments}}, tmp_path / "large.pth")
-    command = [sys.executable, "-c", MEASURE, str(tmp_path / "small.pth"), str(tmp_path / "large.pth")]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    taken, weights = map(int, printed.split())
+    options = "family='vq_diffusion', heads=2, grid=(3, 4)"
+    taken, weights = memory_of_loading(tmp_path / "small.pth", tmp_path / "large.pth", options)
     assert 0.9 * weights < taken < 1.1 * weights
-
-
-# The diffusers format
-
-_RENAMED = (
-    ("content_emb.", "latent_image_embedding."),
-    ("blocks.", "transformer_blocks."),
-    (".ln1_1.", ".norm2."),
-    (".ln1.", ".norm1."),
-    (".ln2.", ".norm3."),
-    (".query.", ".to_q."),
-    (".key.", ".to_k."),
-    (".value.", ".to_v."),
-    (".proj.", ".to_out.0."),
-    (".mlp.0.", ".ff.net.0.proj."),
-    (".mlp.2.", ".ff.net.2."),
-    ("to_logits.0.", "norm_out."),
-    ("to_logits.1.", "out."),
-)
-
-
-def diffusers_denoiser(model: VQDiffusion) -> dict[str, Tensor]:
-    found = {}
-    for key, value in model.denoiser.state_dict().items():
-        for own, theirs in _RENAMED:
-            key = key.replace(own, theirs)
-        if key != "empty_text_embed":
-            found[key] = value.contiguous()
-    return found
-
-
-def diffusers_tokenizer(tokenizer: VQGAN, old_names: bool) -> dict[str, Tensor]:
-    found = {}
-    top = len(tokenizer.decoder.up) - 1
-    attention = {"q": "query", "k": "key", "v": "value", "proj_out": "proj_attn"} if old_names else {}
-    attention = attention or {"q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
-    for key, value in official_tokenizer(tokenizer).items():
-        if re.search(r"\.(attn\.\d+|attn_1)\.", key):
-            name = key.split(".")[-2]
-            value = value[:, :, 0, 0] if key.endswith("weight") and name != "norm" else value
-            key = key.replace(f".{name}.", f".{attention.get(name, 'group_norm')}.")
-        else:
-            key = key.replace("nin_shortcut", "conv_shortcut")
-            key = re.sub(r"^(encoder|decoder)\.norm_out\.", r"\1.conv_norm_out.", key)
-        key = re.sub(r"\.down\.(\d+)\.block\.", r".down_blocks.\1.resnets.", key)
-        key = re.sub(r"\.down\.(\d+)\.attn\.", r".down_blocks.\1.attentions.", key)
-        key = re.sub(r"\.down\.(\d+)\.downsample\.", r".down_blocks.\1.downsamplers.0.", key)
-        key = re.sub(r"\.up\.(\d+)\.", lambda match: f".up_blocks.{top - int(match[1])}.", key)
-        key = re.sub(r"(up_blocks\.\d+)\.block\.", r"\1.resnets.", key)
-        key = re.sub(r"(up_blocks\.\d+)\.attn\.", r"\1.attentions.", key)
-        key = re.sub(r"(up_blocks\.\d+)\.upsample\.", r"\1.upsamplers.0.", key)
-        for own, theirs in (("block_1", "resnets.0"), ("block_2", "resnets.1"), ("attn_1", "attentions.0")):
-            key = key.replace(f".mid.{own}.", f".mid_block.{theirs}.")
-        found[key] = value.contiguous()
-    return found
-
-
-def write_folder(folder: Path, model: VQDiffusion, old_names: bool = False) -> Path:
-    def write(name: str, state: Mapping[str, Tensor], **facts: object) -> None:
-        (folder / name).mkdir(parents=True)
-        (folder / name / "config.json").write_text(json.dumps(facts))
-        if state:
-            save_file(dict(state), folder / name / "diffusion_pytorch_model.safetensors")
-
-    learned = model.denoiser.config.learned_null
-    write("transformer", diffusers_denoiser(model), num_attention_heads=2, num_vector_embeds=CODES + 1)
-    write("vqvae", diffusers_tokenizer(model.tokenizer, old_names))
-    empty = {"embeddings": model.denoiser.empty_text_embed.detach()} if learned else {}
-    write("learned_classifier_free_sampling_embeddings", empty, learnable=learned)
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "VQDiffusionPipeline"}))
-    return folder
-
-
-@pytest.mark.parametrize("learned", [True, False])
-def test_diffusers_folder(learned: bool, tmp_path: Path) -> None:
-    # Its grid is that of the tables of positions.
-    model = official_model(
-        "text", learned_null=learned, grid=(3, 4), position_grid=(3, 4), text_length=5 if learned else 77
-    )
-    found = hguide.load(write_folder(tmp_path / "ithq", model, old_names=learned))
-    assert isinstance(found, VQDiffusion)
-    assert_same(found, model)
-    assert found.text_encoder is None
-
-
-def test_diffusers_folder_in_shards_and_what_may_lack(tmp_path: Path) -> None:
-    model = official_model("text", grid=(3, 4), position_grid=(3, 4))
-    folder = write_folder(tmp_path / "ithq", model)
-    state = diffusers_denoiser(model)
-    half = len(state) // 2
-    parts = {"a.safetensors": dict(list(state.items())[:half]), "b.safetensors": dict(list(state.items())[half:])}
-    for name, part in parts.items():
-        save_file(part, folder / "transformer" / name)
-    (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
-    places = {key: name for name, part in parts.items() for key in part}
-    index = folder / "transformer" / "diffusion_pytorch_model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": places}))
-    assert_same(files.load(folder), model)
-    (folder / "transformer" / "b.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="1 of 2 shards are missing beside it: b.safetensors"):
-        files.load(folder)
-    index.unlink()
-    (folder / "transformer" / "a.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="transformer: no weights"):
-        files.load(folder)
-    (folder / "transformer" / "config.json").unlink()
-    with pytest.raises(CheckpointError, match="config.json: missing, or not readable"):
-        files.load(folder)
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
-    with pytest.raises(CheckpointError, match="a folder of StableDiffusionPipeline, asked for VQDiffusionPipeline"):
-        files.load(folder)
