@@ -40,7 +40,7 @@ def test_what_the_wheel_carries(name: str) -> None:
     with safe_open(path, "pt") as file:
         facts = json.loads(file.metadata()["hguide"])
         dtypes = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118 - not a mapping
-    assert dtypes == {"F16"}
+    assert {dtype for dtype in dtypes if dtype[0] != "I"} == {"F16"}
     assert facts["name"] == name
     assert facts["family"] == BUNDLED[name]
     assert len(facts["classes"]) == 21
