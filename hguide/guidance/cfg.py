@@ -29,7 +29,7 @@ class CFG(NullStrength, LinearMethod):
     Raises:
         ConfigError: both strength and w, or a strength that is not finite.
 
-    Source: arXiv 2207.12598; VAR code (arXiv 2404.02905), `models/var.py`.
+    Source: arXiv 2207.12598; both rules are *stated*: VAR code (arXiv 2404.02905), `models/var.py`; diffusers.
     """
 
     def contrasts(self, stream: Stream, step: Step) -> dict[Stream, float]:

@@ -86,6 +86,13 @@ def test_off_is_neutral(off: Guidance, rest: Guidance, seed: int) -> None:
 
 
 @SETTINGS
+@given(methods, methods, methods)
+def test_chains_of_all_methods_are_associative(a: Guidance, b: Guidance, c: Guidance) -> None:
+    """One chain, and so one arithmetic, however it is written."""
+    assert (a | b) | c == a | (b | c)
+
+
+@SETTINGS
 @given(methods, methods, st.integers(0, 3))
 def test_increments_of_all_methods_commute(a: Guidance, b: Guidance, seed: int) -> None:
     for one, other in zip(guided(a + b, seed), guided(b + a, seed), strict=True):

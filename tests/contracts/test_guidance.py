@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -249,3 +251,12 @@ def test_a_strength_may_be_a_schedule_used_as_it_is() -> None:
         assert SSG(Linear(0.5)).beta(step_of(k)) == pytest.approx(0.5 * (1 - k / 4))
         assert SSG(Constant(0.5)).beta(step_of(k)) == 0.5
         assert SSG(0.5, schedule=Constant(2.0)).beta(step_of(k)) == 1.0
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_every_method_says_its_formula_its_source_and_what_is_known_of_it(name: str) -> None:
+    text = inspect.getdoc(registry.get(name)) or ""
+    assert " = " in text.partition("Args:")[0]
+    source = " ".join(text.partition("Source:")[2].split())
+    assert re.search(r"arXiv \d{4}\.\d{5}|diffusers", source)
+    assert re.search(r"\*(stated|second-hand|reconstructed)\*", text, re.IGNORECASE)
