@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hguide.backends.text import folder_fingerprint
+from hguide.backends.transformers_folder import hidden_size, load_encoder
 from hguide.errors import CheckpointError, ConfigError
 
 __all__ = ["INSTRUCTION_SHA256", "MAX_TOKENS", "QwenTextEncoder", "official_instruction", "qwen_text_encoder"]
@@ -114,29 +114,13 @@ def qwen_text_encoder(
             no weights.
     """
     path = Path(folder).expanduser()
-    try:
-        facts = json.loads((path / "config.json").read_text())
-        dim = int(facts.get("hidden_size") or facts["text_config"]["hidden_size"])
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: no text encoder: its config.json is missing or states no hidden_size."
-        ) from error
+    dim = hidden_size(path)
 
     def load() -> tuple[Any, Any]:
         if not any((path / name).is_file() for name in VOCABULARY):
             # transformers would go on with an empty vocabulary.
             raise CheckpointError(f"{path}: a text encoder without vocabulary ({' or '.join(VOCABULARY)}).")
-        try:
-            from transformers import AutoModel, AutoTokenizer
-        except ImportError as error:
-            raise ConfigError("prompts need the text extra: pip install 'hguide[text]'.") from error
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-            model = AutoModel.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise CheckpointError(f"{path}: transformers cannot load the text encoder ({reason[:200]}).") from error
-        return model.to(device, dtype).eval().requires_grad_(False), tokenizer
+        return load_encoder(path, "AutoModel", device, dtype)
 
     return QwenTextEncoder(load, dim, lambda: folder_fingerprint(path, str(dtype)), system_prompt=system_prompt)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hguide.backends.text import folder_fingerprint
-from hguide.errors import CheckpointError, ConfigError
+from hguide.backends.transformers_folder import hidden_size, load_encoder
+from hguide.errors import ConfigError
 
 __all__ = ["SwittiTextEncoder", "switti_text_encoder"]
 
@@ -96,33 +96,8 @@ def switti_text_encoder(
     paths = [Path(each).expanduser() for each in (first, second)]
 
     def load() -> tuple[Tower, Tower]:
-        one, two = (_tower(path, device, dtype) for path in paths)
+        one, two = (load_encoder(path, "CLIPTextModel", device, dtype) for path in paths)
         return one, two
 
-    return SwittiTextEncoder(
-        load, sum(map(_width, paths)), lambda: "".join(folder_fingerprint(path, str(dtype)) for path in paths)
-    )
-
-
-def _width(path: Path) -> int:
-    try:
-        facts = json.loads((path / "config.json").read_text())
-        return int(facts.get("text_config", facts)["hidden_size"])
-    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path}: no CLIP text encoder: its config.json is missing or states no hidden_size."
-        ) from error
-
-
-def _tower(path: Path, device: torch.device | str, dtype: torch.dtype) -> Tower:
-    try:
-        from transformers import AutoTokenizer, CLIPTextModel
-    except ImportError as error:
-        raise ConfigError("prompts need the text extra: pip install 'hguide[text]'.") from error
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        model: Any = CLIPTextModel.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path}: transformers cannot load the text encoder ({reason[:200]}).") from error
-    return model.to(device, dtype).eval().requires_grad_(False), tokenizer
+    width = sum(hidden_size(path, "CLIP text encoder") for path in paths)
+    return SwittiTextEncoder(load, width, lambda: "".join(folder_fingerprint(path, str(dtype)) for path in paths))

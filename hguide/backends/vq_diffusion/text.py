@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hguide.backends.text import folder_fingerprint
-from hguide.errors import CheckpointError, ConfigError
+from hguide.backends.transformers_folder import hidden_size, load_encoder
 
 __all__ = ["CLIPTextEncoder", "clip_text_encoder"]
 
@@ -93,36 +92,9 @@ def clip_text_encoder(
     """
     path = Path(folder).expanduser()
     words = path if tokenizer is None else Path(tokenizer).expanduser()
-    try:
-        facts = json.loads((path / "config.json").read_text())
-        dim = int(facts.get("text_config", facts)["hidden_size"])
-    except (
-        OSError,
-        UnicodeDecodeError,
-        json.JSONDecodeError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise CheckpointError(
-            f"{path}: no CLIP text encoder: its config.json is missing or states no hidden_size."
-        ) from error
-
-    def load() -> tuple[Any, Any]:
-        try:
-            from transformers import AutoTokenizer, CLIPTextModel
-        except ImportError as error:
-            raise ConfigError("prompts need the text extra: pip install 'hguide[text]'.") from error
-        try:
-            vocabulary = AutoTokenizer.from_pretrained(words, local_files_only=True, trust_remote_code=False)
-            model: Any = CLIPTextModel.from_pretrained(path, local_files_only=True)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise CheckpointError(f"{path}: transformers cannot load the text encoder ({reason[:200]}).") from error
-        return model.to(device, dtype).eval().requires_grad_(False), vocabulary
+    dim = hidden_size(path, "CLIP text encoder")
 
     def fingerprint() -> str:
         return folder_fingerprint(path, str(dtype)) + ("" if words == path else folder_fingerprint(words))
 
-    return CLIPTextEncoder(load, dim, fingerprint)
+    return CLIPTextEncoder(lambda: load_encoder(path, "CLIPTextModel", device, dtype, words), dim, fingerprint)
