@@ -10,7 +10,7 @@ import torch
 from tiny_hart import DIM, TOKENS, text, tiny_config, tiny_hart
 from torch import Tensor
 
-from hguide import COND, Sampler
+from hguide import COND
 from hguide.backends.hart import HART, HARTOptions, official_guidance
 from hguide.backends.text import TextEmbedding
 from hguide.errors import ConfigError
@@ -25,12 +25,6 @@ COUNT = 3
 @pytest.fixture(scope="module")
 def hart() -> HART:
     return tiny_hart()
-
-
-def records_of(model: HART, guidance: str, sampler: Sampler | None = None, **options: Any) -> list[StepRecord]:
-    records: list[StepRecord] = []
-    generate(model, text(1), guidance, sampler, on_step=lambda each: records.append(each.keep()), **options)
-    return records
 
 
 # The contract

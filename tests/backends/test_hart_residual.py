@@ -15,7 +15,7 @@ from hguide.backends.hart import HART, HARTTokenizer, HybridEdit, official_guida
 from hguide.backends.hart.residual_diffusion import draw_residual, residual_weights
 from hguide.backends.var import Edit
 from hguide.errors import ShapeError
-from hguide.generate import StepRecord, generate
+from hguide.generate import generate
 from hguide.grids import Scale, Step
 from hguide.noise import SeededNoise
 
@@ -26,12 +26,6 @@ COUNT = 3
 @pytest.fixture(scope="module")
 def hart() -> HART:
     return tiny_hart()
-
-
-def records_of(model: HART, guidance: str, sampler: Sampler | None = None, **options: Any) -> list[StepRecord]:
-    records: list[StepRecord] = []
-    generate(model, text(1), guidance, sampler, on_step=lambda each: records.append(each.keep()), **options)
-    return records
 
 
 def test_the_residual_is_guided_by_the_weights(hart: HART) -> None:

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_hart import TOKENS, text, tiny_hart
+from tiny_hart import TOKENS, records_of, text, tiny_hart
 from torch import Tensor
 
 from hguide import COND, UNCOND, Sampler
 from hguide.backends.hart import HART
 from hguide.backends.text import TextEmbedding
 from hguide.errors import NumericalError
-from hguide.generate import StepRecord, generate
+from hguide.generate import generate
 from hguide.grids import Step
 from hguide.noise import SeededNoise
 
@@ -24,12 +24,6 @@ COUNT = 3
 @pytest.fixture(scope="module")
 def hart() -> HART:
     return tiny_hart()
-
-
-def records_of(model: HART, guidance: str, sampler: Sampler | None = None, **options: Any) -> list[StepRecord]:
-    records: list[StepRecord] = []
-    generate(model, text(1), guidance, sampler, on_step=lambda each: records.append(each.keep()), **options)
-    return records
 
 
 def test_the_null_condition_is_zeros_at_position_zero(hart: HART) -> None:

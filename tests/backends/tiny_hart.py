@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
+from hguide import Sampler
 from hguide.backends.conv_autoencoder import AutoencoderConfig
 from hguide.backends.hart import HART, HARTTokenizer, HARTTransformer, TokenizerConfig, TransformerConfig
 from hguide.backends.text import TextEmbedding
+from hguide.generate import StepRecord, generate
 
 SIDES = (1, 2, 4)
 TOKENS, DIM = 6, 12
@@ -36,3 +40,10 @@ def text(seed: int, real: int = 4) -> TextEmbedding:
     """A text of `real` tokens, padded behind."""
     values = torch.randn(TOKENS, DIM, generator=torch.Generator().manual_seed(seed))
     return TextEmbedding(values, torch.arange(TOKENS) < real)
+
+
+def records_of(model: HART, guidance: str, sampler: Sampler | None = None, **options: Any) -> list[StepRecord]:
+    """What each step of a run on one text did."""
+    records: list[StepRecord] = []
+    generate(model, text(1), guidance, sampler, on_step=lambda each: records.append(each.keep()), **options)
+    return records
