@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hguide.generate import plan
 from hguide.generator import ScaleGenerator
 from hguide.grids import Step
 from hguide.guidance import Guidance, parse
+from hguide.plan import plan
 from hguide.streams import COND, Stream
 
 __all__ = ["Cost", "cost"]

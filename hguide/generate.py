@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,16 +10,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hguide.errors import ConfigError, NumericalError, ShapeError, StreamError, near_matches
+from hguide.errors import ConfigError, NumericalError, ShapeError
 from hguide.generator import Draw, ScaleGenerator
+from hguide.graphs import Outcome
 from hguide.grids import Step
 from hguide.guidance import Guidance, Identity, parse
 from hguide.memory import automatic_batch_size
 from hguide.noise import Noise, SeededNoise
+from hguide.plan import plan
 from hguide.sampling import Sampler
-from hguide.streams import COND, UNCOND, Stream
+from hguide.streams import COND, Stream
+from hguide.transfer import on_device
 
-__all__ = ["StepRecord", "generate", "plan", "run"]
+__all__ = ["StepRecord", "generate", "run"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +62,17 @@ class StepRecord:
 
 
 OnStep = Callable[[StepRecord], None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Settings:
+    """What all batches of a call share."""
+
+    guidance: Guidance
+    sampler: Sampler
+    negative: Any
+    models: Mapping[str, ScaleGenerator]
+    on_step: OnStep | None
 
 
 def _copy(tensor: Tensor) -> Tensor:
@@ -114,23 +128,53 @@ def generate(
     checked = _checked_seeds(seeds)
     if batch_size not in (None, "auto") and int(batch_size or 0) < 1:
         raise ConfigError(f'batch_size is at least 1, or "auto", got {batch_size!r}.')
+    settings = _Settings(_guidance(guidance), sampler or Sampler(), negative, models or {}, on_step)
     conditions = generator.conditions(condition, len(checked))
     if deterministic or not generator.lockstep:
         size = 1
     elif batch_size == "auto":
-        live = plan(generator, _guidance(guidance), negative=negative, models=models)
+        live = plan(generator, settings.guidance, negative=negative, models=models)
         size = automatic_batch_size(generator, live, models, wanted=len(checked))
     else:
         size = int(batch_size or len(checked))
     images = []
     for first in range(0, len(checked), size):
         noise = SeededNoise(checked[first : first + size], generator.device)
-        batch = conditions[first : first + size]
-        state = run(generator, batch, guidance, sampler, noise=noise, negative=negative, models=models, on_step=on_step)
-        images.append(generator.decode(state))
-        # Its memory is free before the next batch begins.
-        del state
+        images.append(_images(generator, conditions[first : first + size], noise, settings))
     return torch.cat(images)
+
+
+def _images(generator: ScaleGenerator, conditions: Sequence[Any], noise: SeededNoise, settings: _Settings) -> Tensor:
+    """Images of one batch, by a captured run where the model keeps some and nobody looks on."""
+
+    def work(conditions: Any, noise: SeededNoise) -> Outcome:
+        state, steps, finite = _run(generator, conditions, noise, settings)
+        return Outcome(generator.decode(state), tuple(steps), torch.stack(finite) if finite else None)
+
+    if generator.captured is None or (key := _capture_key(generator, settings)) is None:
+        outcome = work(conditions, noise)
+    else:
+        given = on_device(conditions, generator.device)
+        outcome = generator.captured.outcome((len(conditions), key), given, noise, work)
+    _check_all_finite(outcome.steps, outcome.finite)
+    return outcome.images
+
+
+def _capture_key(generator: ScaleGenerator, settings: _Settings) -> Hashable | None:
+    """What a captured run depends on beside its conditions and noise; None where a run is not for capture."""
+    guidance, sampler, negative = settings.guidance, settings.sampler, settings.negative
+    # Recorded tokens, which other samplers replay, would be moved to the device in the middle of the run.
+    if settings.on_step is not None or settings.models or type(sampler) is not Sampler:
+        return None
+    streams = plan(generator, guidance, negative=negative)
+    if any(stream.prefix != "sampled" or stream.perturb is not None for stream in streams):
+        return None
+    key = (guidance, sampler, negative)
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key
 
 
 def run(
@@ -145,10 +189,19 @@ def run(
     on_step: OnStep | None = None,
 ) -> Any:
     """One batch, with given noise; what `generate` is made of. Returns the generator's final state."""
-    guidance = _guidance(guidance)
-    sampler = sampler or Sampler()
-    lenders = {name: lender for name, lender in (models or {}).items() if lender is not generator}
-    last_use = plan(generator, guidance, negative=negative, models=models)
+    settings = _Settings(_guidance(guidance), sampler or Sampler(), negative, models or {}, on_step)
+    state, steps, finite = _run(generator, conditions, noise, settings)
+    _check_all_finite(steps, torch.stack(finite) if finite else None)
+    return state
+
+
+def _run(
+    generator: ScaleGenerator, conditions: Any, noise: Noise, settings: _Settings
+) -> tuple[Any, list[Step], list[Tensor]]:
+    """The final state, and the steps whose logits are still to be looked at with what their device found."""
+    guidance, models = settings.guidance, settings.models
+    lenders = {name: lender for name, lender in models.items() if lender is not generator}
+    last_use = plan(generator, guidance, negative=settings.negative, models=models)
 
     def server(stream: Stream) -> str:
         return stream.model if stream.model in lenders else "main"
@@ -160,10 +213,11 @@ def run(
         for stream, last in last_use.items():
             if server(stream) == name:
                 streams[stream.by("main")] = max(last, streams.get(stream.by("main"), 0))
-        states[name] = model.begin(conditions, streams, noise, negative)
+        states[name] = model.begin(conditions, streams, noise, settings.negative)
     state = states["main"]
     memory: Mapping[Any, Any] = {}
-    finite: list[tuple[Step, Tensor]] = []
+    steps: list[Step] = []
+    finite: list[Tensor] = []
     while (step := generator.next_step(state)) is not None:
         asked = guidance.asks(COND, step)
         weights = guidance.weights(COND, step)
@@ -178,18 +232,18 @@ def run(
         guided, memory = guidance.apply(predictions, step, memory)
         if guided.is_cuda:
             # To look now would make the program wait for the device at every step.
-            finite.append((step, torch.isfinite(guided).all()))
+            steps.append(step)
+            finite.append(torch.isfinite(guided.sum(dtype=torch.float32)))
         else:
             _check_finite(guided, predictions, step)
-        draw = generator.sample(state, step, guided, sampler, twin_weights)
+        draw = generator.sample(state, step, guided, settings.sampler, twin_weights)
         for name, model in servers.items():
             model.advance(states[name], step, draw)
-        if on_step is not None:
+        if settings.on_step is not None:
             seeds = noise.seeds if isinstance(noise, SeededNoise) else ()
             decode = lambda: generator.decode(state)  # noqa: E731
-            on_step(StepRecord(step, seeds, predictions, guided, draw, weights, decode))
-    _check_all_finite(finite)
-    return state
+            settings.on_step(StepRecord(step, seeds, predictions, guided, draw, weights, decode))
+    return state, steps, finite
 
 
 def _guidance(guidance: Guidance | str | None) -> Guidance:
@@ -208,56 +262,6 @@ def _checked_seeds(seeds: Iterable[int]) -> list[int]:
     if repeated:
         raise ConfigError(f"seeds repeat, which would make the same image twice: {repeated[:8]}.")
     return found
-
-
-def plan(
-    generator: ScaleGenerator,
-    guidance: Guidance,
-    *,
-    negative: Any = None,
-    models: Mapping[str, ScaleGenerator] | None = None,
-) -> dict[Stream, int]:
-    """The streams of a run and their last step of use; what cannot be served is refused here, before the first step.
-
-    Args:
-        generator: that would run.
-        guidance: that would guide it.
-        negative: see `generate`.
-        models: see `generate`.
-
-    Raises:
-        StreamError: names both sides and the reason.
-    """
-    models = models or {}
-    last_use: dict[Stream, int] = {}
-    for index, scale in enumerate(generator.scales):
-        for stream in guidance.asks(COND, Step(index, generator.count, 0, scale)):
-            last_use[stream] = index
-    if generator.partial and not guidance.partial:
-        raise StreamError(f"{guidance} needs full maps, but {generator.name} predicts partial maps at some steps.")
-    for stream in last_use:
-        if stream.model != "main" and stream.model not in models:
-            near = near_matches(stream.model, models)
-            raise StreamError(f"{guidance} asks for the stream ({stream}), but models has no {stream.model!r}: {near}")
-        server = generator if stream.model == "main" else models[stream.model]
-        refusal = server.serves.refusal(stream)
-        if refusal:
-            raise StreamError(f"{guidance} asks for the stream ({stream}), which {server.name} refuses: {refusal}.")
-    for name in {stream.model for stream in last_use} - {"main"}:
-        _check_lender(generator, name, models[name])
-    if negative is not None and not any(stream.condition == "null" for stream in last_use):
-        raise StreamError(f"a negative condition was given, but {guidance} never asks for the null stream ({UNCOND}).")
-    return last_use
-
-
-def _check_lender(generator: ScaleGenerator, name: str, lender: ScaleGenerator) -> None:
-    if lender.scales != generator.scales or lender.channels != generator.channels:
-        raise StreamError(
-            f"lender {name!r} predicts {lender.channels} on {len(lender.scales)} scales, "
-            f"{generator.name} {generator.channels} on {len(generator.scales)}: they must be the same."
-        )
-    if lender.tokenizer_hash != generator.tokenizer_hash:
-        raise StreamError(f"lender {name!r} has another tokenizer than {generator.name}: its tokens mean other things.")
 
 
 def _by_main_twin(weights: Mapping[Stream, float]) -> dict[Stream, float]:
@@ -290,10 +294,10 @@ def _check_finite(guided: Tensor, predictions: Mapping[Stream, Tensor], step: St
     raise NumericalError(f"step {step.index}, call {step.call}: not finite in {blame}.")
 
 
-def _check_all_finite(finite: Sequence[tuple[Step, Tensor]]) -> None:
+def _check_all_finite(steps: Sequence[Step], finite: Tensor | None) -> None:
     """`_check_finite` at the end of a run, from what each step found."""
-    if finite and not all(found := torch.stack([each for _, each in finite]).tolist()):
-        step = finite[found.index(False)][0]
+    if finite is not None and not all(found := finite.tolist()):
+        step = steps[found.index(False)]
         raise NumericalError(
             f"step {step.index}, call {step.call}: not finite in the model's logits or in the guided ones; lower the "
             "strength, or load the model with a wider dtype."

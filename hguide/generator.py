@@ -18,6 +18,7 @@ from hguide.noise import Noise
 from hguide.streams import Stream
 
 if TYPE_CHECKING:
+    from hguide.graphs import CapturedRuns
     from hguide.sampling import Sampler
 
 __all__ = ["Binary", "Categorical", "Draw", "ScaleGenerator", "Serves"]
@@ -115,6 +116,8 @@ class ScaleGenerator(ABC):
         class_count: number of classes of the given condition, or None where it is something else (a prompt).
         class_names: their names, empty where they have none.
         tokenizer_hash: equal for generators whose tokens mean the same; lenders must agree.
+        captured: where whole runs are kept as CUDA graphs. `begin` then takes its conditions as `(b,)` integers on the
+            device, and no step waits for the device.
     """
 
     serves: ClassVar[Serves] = Serves()
@@ -126,6 +129,7 @@ class ScaleGenerator(ABC):
     channels: Categorical | Binary
     class_count: int | None = None
     class_names: tuple[str, ...] = ()
+    captured: CapturedRuns | None = None
 
     @property
     def count(self) -> int:

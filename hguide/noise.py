@@ -11,6 +11,8 @@ import math
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cache
+from types import ModuleType
 
 import torch
 from jaxtyping import Float, Int
@@ -68,6 +70,23 @@ def _parts(value: Tensor) -> Sequence[Tensor]:
     return value.view(-1).split(_STRETCH) if value.device.type == "cpu" else (value,)
 
 
+def _words(step: Step, purpose: str) -> tuple[int, ...]:
+    """What is added to a key, in turn with a mix, to make it one of this draw."""
+    return tuple(
+        _signed(((word + 1) * _GOLDEN) & _MASK) for word in (step.index, step.call, zlib.crc32(purpose.encode()))
+    )
+
+
+@cache
+def _kernel() -> ModuleType | None:
+    """The hash as one CUDA kernel in place of forty; None where PyTorch came without Triton."""
+    try:
+        from hguide import noise_kernel
+    except ImportError:
+        return None
+    return noise_kernel
+
+
 class Noise(ABC):
     """Draws for a batch of samples.
 
@@ -104,6 +123,9 @@ class SeededNoise(Noise):
         seeds: one non-negative integer below 2**63 per sample of the batch.
         device: where draws are made.
 
+    Attributes:
+        keys: `(b,)` hash of each seed, on the device. All draws come from it and from where they are made.
+
     Raises:
         ConfigError: no seeds, or a seed out of range.
     """
@@ -116,16 +138,12 @@ class SeededNoise(Noise):
                 raise ConfigError(f"a seed is an integer from 0 to 2**63 - 1, got {seed}.")
         self.seeds = tuple(int(seed) for seed in seeds)
         self.device = torch.device(device)
+        self.keys = on_device([_signed(_mix((seed + _GOLDEN) & _MASK)) for seed in self.seeds], self.device)
 
     def _bits(self, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor) -> Int[Tensor, "b n c"]:
-        words = (step.index, step.call, zlib.crc32(purpose.encode()))
-        keys = []
-        for seed in self.seeds:
-            key = _mix((seed + _GOLDEN) & _MASK)
-            for word in words:
-                key = _mix((key + (word + 1) * _GOLDEN) & _MASK)
-            keys.append(_signed(key))
-        start = on_device(keys, self.device)[:, None, None]
+        start = self.keys
+        for word in _words(step, purpose):
+            start = _mix_(start + word)
         if isinstance(positions, int):
             place = torch.arange(positions, device=self.device)[None, :, None]
         else:
@@ -134,12 +152,32 @@ class SeededNoise(Noise):
             tokens = torch.arange(channels, device=self.device)[None, None, :]
         else:
             tokens = channels.to(self.device, torch.int64)
-        row = place * _signed((_GOLDEN << 32) & _MASK) + start
+        row = place * _signed((_GOLDEN << 32) & _MASK) + start[:, None, None]
         return _mix_((tokens * _signed(_GOLDEN) + row).contiguous())
+
+    def _unit(
+        self, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor, logarithms: int
+    ) -> Float[Tensor, "b n c"]:
+        """u uniform in (0, 1), or after one or two turns of u <- -log u."""
+        kernel = _kernel() if self.device.type == "cuda" else None
+        if kernel is not None:
+            return kernel.unit(self.keys, _words(step, purpose), positions, channels, logarithms)
+        unit = _unit(self._bits(step, purpose, positions, channels))
+        for _ in range(logarithms):
+            unit.log_().neg_()
+        return unit
 
     def uniform(self, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor) -> Tensor:
         """Uniform in (0, 1) with 23 bits: 24 would round to 1.0 in float32."""
-        return _unit(self._bits(step, purpose, positions, channels))
+        return self._unit(step, purpose, positions, channels, 0)
+
+    def exponential(self, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor) -> Tensor:
+        """Exponential of rate 1: -log of the uniform of the same place."""
+        return self._unit(step, purpose, positions, channels, 1)
+
+    def gumbel(self, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor) -> Tensor:
+        """Standard Gumbel: -log of the exponential of the same place."""
+        return self._unit(step, purpose, positions, channels, 2)
 
     def normal(self, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor) -> Tensor:
         """Standard normal by Box and Muller, from the high and the low 23 bits of one hash."""

@@ -21,9 +21,6 @@ __all__ = ["Candidates", "Prefix", "Replay", "Sampler"]
 
 Setting = float | Schedule | Sequence[float]
 
-# On a CUDA device, noise for all tokens of so few costs less than a wait for the number of those that tie.
-_FEW_LOGITS = 1 << 21
-
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
@@ -117,11 +114,7 @@ class Sampler:
             temperature = self.at("temperature", step)
             if temperature != 1.0:
                 flat = flat / temperature
-        top_k = int(self.at("top_k", step))
-        kept = Candidates(flat, None) if top_k == 0 else _top_k(flat, top_k)
-        top_p = float(self.at("top_p", step))
-        if top_p > 0.0:
-            kept = _top_p(kept, top_p)
+        kept = _filtered(flat, int(self.at("top_k", step)), float(self.at("top_p", step)))
         if callable(self.temperature) and not isinstance(self.temperature, Schedule):
             kept = Candidates(kept.values / self.temperature(kept.values), kept.channels)
         return kept
@@ -246,15 +239,33 @@ def _places(flat: Tensor, step: Step) -> int | Tensor:
     return flat.shape[1] if step.positions is None else step.positions
 
 
-def _top_k(logits: Float[Tensor, "b n v"], k: int) -> Candidates:
-    """The k largest logits per position, in no order, and whatever ties with the smallest of them."""
+def _filtered(logits: Float[Tensor, "b n v"], k: int, p: float) -> Candidates:
+    """Top-k where k is not 0, then top-p where p is not 0."""
     width = logits.shape[-1]
     if k > width:
         raise ConfigError(f"Sampler: top_k = {k} but there are {width} tokens; use at most that, or 0 for all.")
-    if k == width:
-        return Candidates(logits, None)
-    if logits.is_cuda and logits.numel() <= _FEW_LOGITS:
-        return _top_k_in_place(logits, k)
+    k %= width
+    if logits.is_cuda:
+        return _filtered_without_waiting(logits, k, p)
+    kept = Candidates(logits, None) if k == 0 else _top_k(logits, k)
+    return kept if p == 0.0 else _top_p(kept, p)
+
+
+def _filtered_without_waiting(logits: Float[Tensor, "b n v"], k: int, p: float) -> Candidates:
+    """The same for all tokens in one sort: nobody has to know how many tie with the k-th, so nobody waits for it."""
+    if p == 0.0:
+        if k == 0:
+            return Candidates(logits, None)
+        threshold = logits.topk(k, dim=-1, sorted=False).values.amin(-1, keepdim=True)
+        return Candidates(logits.masked_fill(logits < threshold, -math.inf), None)
+    values, channels = ascending(logits)
+    if k > 0:
+        values.masked_fill_(values < values[..., -k, None], -math.inf)
+    return Candidates(_without_tail(values, p), channels)
+
+
+def _top_k(logits: Float[Tensor, "b n v"], k: int) -> Candidates:
+    """The k largest logits per position, in no order, and whatever ties with the smallest of them."""
     values, channels, tied = largest(logits, k)
     if not tied:
         return Candidates(values, channels)
@@ -264,20 +275,18 @@ def _top_k(logits: Float[Tensor, "b n v"], k: int) -> Candidates:
     return Candidates(values.masked_fill(values < threshold, -math.inf), channels)
 
 
-def _top_k_in_place(logits: Float[Tensor, "b n v"], k: int) -> Candidates:
-    """The same, every token in its place: nobody has to know how many tie with the smallest."""
-    threshold = logits.topk(k, dim=-1, sorted=False).values.amin(-1, keepdim=True)
-    return Candidates(logits.masked_fill(logits < threshold, -math.inf), None)
-
-
 def _top_p(kept: Candidates, p: float) -> Candidates:
-    """Drop the least probable tokens whose cumulated probability is at most 1 - p; the last one always stays."""
+    """Top-p of what is kept."""
     values, order = ascending(kept.values)
     channels = order if kept.channels is None else kept.channels.gather(-1, order)
-    drop = values.softmax(-1).cumsum_(-1) <= 1.0 - p
+    values = _without_tail(values, p)
+    # No noise for what every position drops.
+    least = int((values == -math.inf).sum(-1).min())
+    return Candidates(values[..., least:], channels[..., least:])
+
+
+def _without_tail(ordered: Float[Tensor, "b n c"], p: float) -> Float[Tensor, "b n c"]:
+    """Drop the least probable tokens whose cumulated probability is at most 1 - p; the last one always stays."""
+    drop = ordered.softmax(-1).cumsum_(-1) <= 1.0 - p
     drop[..., -1] = False
-    if values.device.type == "cpu":
-        # No noise for what every position drops. A GPU would have to wait for this number.
-        least = int(drop.sum(-1).min())
-        values, channels, drop = values[..., least:], channels[..., least:], drop[..., least:]
-    return Candidates(values.masked_fill(drop, -math.inf), channels)
+    return ordered.masked_fill(drop, -math.inf)

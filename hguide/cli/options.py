@@ -116,8 +116,8 @@ def batch_size_of(
     """The number that the options give, or with "auto" as many images as fit whatever the guidance."""
     if options.batch_size != "auto":
         return options.batch_size
-    from hguide.generate import plan
     from hguide.memory import automatic_batch_size
+    from hguide.plan import plan
 
     lives = [plan(generator, each, negative=getattr(options, "negative", None), models=models) for each in guidances]
     return min(automatic_batch_size(generator, live, models, wanted=wanted) for live in lives)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,7 +15,7 @@ from torch import Tensor
 from hguide.grids import Grid, Scale, Step
 from hguide.priors.base import LinearPrior, SeparablePrior
 
-__all__ = ["Factors", "Operator", "operator"]
+__all__ = ["Factors", "Operator", "holding", "operator"]
 
 # Measured on CPU, float32: factors win from twice fewer multiplications on maps of 10x10 and more. On other
 # devices one dense product is the cheaper launch until the difference is large.
@@ -56,6 +59,8 @@ class Factors:
 Operator = Tensor | Factors
 """A compiled prior: the matrix `(H * W, h * w)`, or its factors. Both give rows by `operator[positions]`."""
 
+_held: ContextVar[list[Operator] | None] = ContextVar("held", default=None)
+
 
 def operator(
     prior: LinearPrior,
@@ -82,7 +87,21 @@ def operator(
     of_step = (step.index, step.count) if step is not None and prior.depends_on_step else None
     if dtype in (torch.float16, torch.bfloat16) and device.type != "cuda":
         dtype = torch.float32
-    return _compiled(prior, source, target, of_step, device, dtype)
+    found = _compiled(prior, source, target, of_step, device, dtype)
+    if (held := _held.get()) is not None:
+        held.append(found)
+    return found
+
+
+@contextmanager
+def holding() -> Iterator[list[Operator]]:
+    """The operators given out inside: the cache forgets old ones, which a CUDA graph would go on reading."""
+    held: list[Operator] = []
+    token = _held.set(held)
+    try:
+        yield held
+    finally:
+        _held.reset(token)
 
 
 @lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""Captured and compiled steps of VAR: the same images, captured once, and nothing shared between runs.
+"""Captured and compiled runs of VAR: the same images, captured once, and nothing shared between batches.
 
 The capture is replaced by one that works on every device; `test_var_cuda.py` has the real one.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jaxtyping
 import pytest
@@ -18,10 +18,14 @@ from torch import Tensor
 from hguide import Sampler
 from hguide.backends.var import VAR
 from hguide.backends.var.files import load_pair
-from hguide.backends.var.graphs import CapturedRuns
-from hguide.backends.var.transformer import Modulation
-from hguide.errors import ConfigError
-from hguide.generate import StepRecord, generate
+from hguide.errors import ConfigError, NumericalError
+from hguide.generate import StepRecord, _check_all_finite, generate
+from hguide.graphs import CapturedRuns, Outcome
+from hguide.grids import Scale, Step
+from hguide.noise import SeededNoise
+from hguide.priors import DSE
+from hguide.priors.compiled import holding, operator
+from hguide.sampling import Replay
 from hguide.testing import check_generator
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "var"
@@ -41,25 +45,11 @@ class Repeating:
     def __init__(self) -> None:
         self.captures = 0
 
-    def __call__(self, work: Callable[[], Any]) -> tuple[Callable[[], object], Any]:
+    def __call__(self, work: Callable[[], Outcome]) -> tuple[Callable[[], object], Outcome]:
         self.captures += 1
         result = work()
-
-        def replay() -> None:
-            for old, new in zip(tensors(result), tensors(work()), strict=True):
-                old.copy_(new)
-
-        for tensor in tensors(result):
-            tensor.fill_(torch.nan)  # A graph has computed nothing before its first replay.
-        return replay, result
-
-
-def tensors(result: Tensor | Modulation) -> Iterator[Tensor]:
-    if isinstance(result, Tensor):
-        yield result
-    else:
-        yield from (result.start, result.head_gain, result.head_shift)
-        yield from (block.vectors for block in result.blocks)
+        result.images.fill_(torch.nan)  # A graph has computed nothing before its first replay.
+        return lambda: result.images.copy_(work().images), result
 
 
 def captured(var: VAR) -> tuple[VAR, Repeating]:
@@ -71,34 +61,51 @@ def captured(var: VAR) -> tuple[VAR, Repeating]:
 def test_images_are_those_of_the_plain_run_and_later_batches_capture_nothing(var: VAR) -> None:
     model, capture = captured(var)
     sampler = Sampler(top_k=40, top_p=0.9)
+    first = None
     for classes, seeds in ((3, range(3)), ([1, 2, 9], range(3, 6))):
         expected = generate(var, classes, GUIDANCE, sampler, seeds=seeds)
-        assert torch.equal(generate(model, classes, GUIDANCE, sampler, seeds=seeds), expected)
-        assert capture.captures == 1 + var.count + 1  # modulation, steps, decoder
-    generate(model, 3, "cfg(1.5)", sampler, seeds=range(3))
-    # The null stream lives on in the second half: the last two steps are others, the modulation is not.
-    assert capture.captures == 1 + var.count + 1 + 2
+        found = generate(model, classes, GUIDANCE, sampler, seeds=seeds)
+        assert torch.equal(found, expected)
+        first = first if first is not None else (found, found.clone())
+    assert capture.captures == 1
+    assert first is not None
+    assert torch.equal(*first)
     generate(model, 3, GUIDANCE, sampler, seeds=range(6), batch_size=3)
-    assert capture.captures == 1 + var.count + 1 + 2
+    assert capture.captures == 1
+
+
+@pytest.mark.parametrize(
+    ("guidance", "sampler", "count", "negative"),
+    [
+        ("cfg(1.5)", Sampler(top_k=40), 2, None),
+        (GUIDANCE, Sampler(top_k=41), 2, None),
+        (GUIDANCE, Sampler(top_k=40), 3, None),
+        (GUIDANCE, Sampler(top_k=40), 2, 7),
+    ],
+)
+def test_another_run_is_captured_anew(
+    var: VAR, guidance: str, sampler: Sampler, count: int, negative: int | None
+) -> None:
+    model, capture = captured(var)
+    generate(model, 3, GUIDANCE, Sampler(top_k=40), seeds=range(2))
+    found = generate(model, 3, guidance, sampler, seeds=range(count), negative=negative)
+    assert torch.equal(found, generate(var, 3, guidance, sampler, seeds=range(count), negative=negative))
+    assert capture.captures == 2
+
+
+def test_few_runs_are_kept(var: VAR, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hguide.graphs._MOST_RUNS", 2)
+    model, capture = captured(var)
+    for strength in (1.0, 2.0, 3.0, 3.0, 2.0, 1.0):
+        generate(model, 3, f"cfg({strength})", seeds=[0])
+    assert capture.captures == 4
 
 
 def test_the_contract(var: VAR) -> None:
     check_generator(captured(var)[0], 3)
 
 
-def test_logits_of_a_batch_outlive_the_next(var: VAR) -> None:
-    model, _ = captured(var)
-    records: list[StepRecord] = []
-    generate(model, 3, "cfg(1.5)", seeds=[0], on_step=records.append)
-    kept = [logits.clone() for record in records for logits in record.predictions.values()]
-    del records[-1:]
-    generate(model, 4, "cfg(1.5)", seeds=[1])
-    now = [logits for record in records for logits in record.predictions.values()]
-    assert len(now) >= 2 * (var.count - 2)
-    assert all(torch.equal(a, b) for a, b in zip(now, kept, strict=False))
-
-
-def test_a_run_in_the_middle_keeps_its_graphs_to_itself(var: VAR) -> None:
+def test_a_run_inside_another(var: VAR) -> None:
     model, capture = captured(var)
     inner: list[Tensor] = []
 
@@ -109,16 +116,52 @@ def test_a_run_in_the_middle_keeps_its_graphs_to_itself(var: VAR) -> None:
     outer = generate(model, 3, "cfg(1.5)", seeds=[1], on_step=also_run)
     assert torch.equal(outer, generate(var, 3, "cfg(1.5)", seeds=[1]))
     assert torch.equal(inner[0], generate(var, 5, "cfg(1.5)", seeds=[7]))
-    both = capture.captures
-    generate(model, 3, "cfg(1.5)", seeds=[1], on_step=also_run)
-    assert capture.captures == both
+    assert capture.captures == 1
 
 
-@pytest.mark.parametrize("guidance", ["pag(1.0)", "vpg(0.5)"])
-def test_changed_streams_run_without_graphs(var: VAR, guidance: str) -> None:
+def test_runs_that_are_not_for_capture_go_on_without(var: VAR) -> None:
     model, capture = captured(var)
-    assert torch.equal(generate(model, 3, guidance, seeds=[0]), generate(var, 3, guidance, seeds=[0]))
+    tokens: list[Tensor] = []
+    generate(model, 3, GUIDANCE, seeds=[0], on_step=lambda record: tokens.append(record.draw.tokens))
+    generate(model, 3, GUIDANCE, Replay(tokens=tokens), seeds=[0])
+    generate(model, 3, "autoguidance(0.5)", seeds=[0], models={"weak": var})
+    for guidance in ("pag(1.0)", "vpg(0.5)"):
+        assert torch.equal(generate(model, 3, guidance, seeds=[0]), generate(var, 3, guidance, seeds=[0]))
     assert capture.captures == 0
+
+
+def test_other_options_have_runs_of_their_own(var: VAR) -> None:
+    model, capture = captured(var)
+    smooth = model.with_options(more_smooth=True)
+    assert smooth.captured is not None
+    assert smooth.captured is not model.captured
+    found = [generate(each, 3, "cfg(1.5)", seeds=[0]) for each in (model, smooth)]
+    assert torch.equal(found[1], generate(var.with_options(more_smooth=True), 3, "cfg(1.5)", seeds=[0]))
+    assert capture.captures == 2
+
+
+def test_steps_that_are_not_finite_are_named_after_the_replay() -> None:
+    scale = Scale(0, 1, 1)
+    steps = tuple(Step(index, 3, 0, scale) for index in range(3))
+    outcome = Outcome(torch.zeros(1, 3, 2, 2), steps, torch.tensor([True, False, True]))
+    runs = CapturedRuns(lambda work: (lambda: None, outcome))
+    found = runs.outcome("key", torch.zeros(1, dtype=torch.int64), SeededNoise([0]), lambda c, n: outcome)
+    assert found.finite is not outcome.finite
+    with pytest.raises(NumericalError, match="step 1, call 0: not finite"):
+        _check_all_finite(found.steps, found.finite)
+    _check_all_finite(found.steps, replace(found, finite=torch.ones(3, dtype=torch.bool)).finite)
+
+
+def test_priors_given_out_are_held() -> None:
+    device, prior = torch.device("cpu"), DSE()
+    with holding() as outer:
+        first = operator(prior, (2, 2), (3, 3), None, device, torch.float32)
+        with holding() as inner:
+            second = operator(prior, (2, 2), (4, 4), None, device, torch.float32)
+    operator(prior, (2, 2), (5, 5), None, device, torch.float32)
+    assert outer[0] is first
+    assert inner[0] is second
+    assert len(outer) == len(inner) == 1
 
 
 def test_graphs_need_a_cuda_device(var: VAR) -> None:

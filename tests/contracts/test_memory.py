@@ -12,10 +12,10 @@ import hguide
 from hguide.errors import ConfigError
 from hguide.experiments.bench.memory import peak_bytes
 from hguide.experiments.parity.var_model import VARModel
-from hguide.generate import plan
 from hguide.guidance import parse
 from hguide.memory import RunBytes, automatic_batch_size, free_bytes
 from hguide.noise import SeededNoise
+from hguide.plan import plan
 from hguide.streams import COND, UNCOND
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "var" / "adaln"

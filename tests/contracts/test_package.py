@@ -12,7 +12,18 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "hguide"
 LOW = {"errors", "grids", "registry"}
-CONTRACTS = LOW | {"streams", "transfer", "noise", "memory", "generator", "sampling", "schedules", "priors", "text"}
+CONTRACTS = LOW | {
+    "streams",
+    "transfer",
+    "noise",
+    "memory",
+    "generator",
+    "sampling",
+    "schedules",
+    "priors",
+    "text",
+    "graphs",
+}
 ALLOWED = {
     "schedules": LOW | {"schedules"},
     "priors": LOW | {"schedules", "priors"},

@@ -14,7 +14,7 @@ from torch import Tensor
 from hguide.errors import ConfigError, ShapeError
 from hguide.grids import Scale, Step
 from hguide.noise import SeededNoise
-from hguide.sampling import Prefix, Replay, Sampler, _top_k, _top_k_in_place, _top_p
+from hguide.sampling import Prefix, Replay, Sampler, _filtered, _filtered_without_waiting
 from hguide.schedules import Linear
 
 STEP = Step(1, 4, 0, Scale(1, 2, 3))
@@ -62,13 +62,12 @@ def test_ties_at_the_threshold_survive() -> None:
     assert Sampler(top_k=2).candidates(mixed, STEP).count().tolist() == [[2, 4, 4, 4, 4, 4]]
 
 
-@pytest.mark.parametrize("k", [1, 7, 23])
-def test_top_k_in_place_keeps_the_same_tokens(k: int) -> None:
-    logits = logits_of(k, rounded=True).flatten(1, 2)
-    for in_place in (_top_k_in_place(logits, k), _top_p(_top_k_in_place(logits, k), 0.8)):
-        kept = _top_k(logits, k)
-        wanted = kept if in_place.channels is None else _top_p(kept, 0.8)
-        assert torch.equal(in_place.dense(24), wanted.dense(24))
+@pytest.mark.parametrize("p", [0.0, 0.8])
+@pytest.mark.parametrize("k", [0, 1, 7, 23])
+def test_filters_that_wait_for_nothing_keep_the_same_tokens(k: int, p: float) -> None:
+    logits = logits_of(k, rounded=p == 0.0).flatten(1, 2)
+    found = _filtered_without_waiting(logits, k, p)
+    assert torch.equal(found.dense(24), _filtered(logits, k, p).dense(24))
 
 
 def test_the_most_probable_token_survives_any_top_p() -> None:

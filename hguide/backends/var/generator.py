@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,7 +18,6 @@ from hguide.backends.var.compiled import with_compiled_blocks
 from hguide.backends.var.confidence import needs_confidence, token_probability, with_confidence
 from hguide.backends.var.editing import Edit
 from hguide.backends.var.forward import forward_streams
-from hguide.backends.var.graphs import Capture, CapturedRun, CapturedRuns, CudaCapture, rows_of
 from hguide.backends.var.perturbation import KINDS, check_options
 from hguide.backends.var.smoothing import soft_codes
 from hguide.backends.var.state import VARState
@@ -25,6 +25,7 @@ from hguide.backends.var.tokenizer import VARTokenizer, tokenizer_hash
 from hguide.backends.var.transformer import VARTransformer
 from hguide.errors import ConfigError, ShapeError, near_matches
 from hguide.generator import Categorical, Draw, ScaleGenerator, Serves
+from hguide.graphs import CapturedRuns, CudaCapture
 from hguide.grids import Scale, Step
 from hguide.memory import RunBytes
 from hguide.noise import Noise
@@ -73,7 +74,6 @@ class VAR(ScaleGenerator):
         self.more_smooth = more_smooth
         self.edit: Edit | None = None
         self.decode_latent = tokenizer.decode_latent
-        self.captured: CapturedRuns | None = None
 
     @property
     def serves(self) -> Serves:  # type: ignore[override]
@@ -101,16 +101,17 @@ class VAR(ScaleGenerator):
     ) -> VAR:
         """The same model, sharing its weights, with other options.
 
-        `compile` and `graphs` change the time of a run and the last bits of its logits. What they have made is kept by
-        the model that is returned: make it once and use it for all batches.
+        `compile` and `graphs` change the time of a run, `compile` also the last bits of its logits. What they have made
+        is kept by the model that is returned: make it once and use it for all batches.
 
         Args:
             more_smooth: see the class; None keeps it.
             edit: what is kept of a given picture (`hguide.backends.var.keep_box`); None keeps nothing.
             compile: run the blocks and the decoder through `torch.compile`; False leaves them.
-            graphs: capture each step into a CUDA graph when it is first reached, and replay it in later batches of the
-                same size and streams; False leaves them. Runs with corrupted or perturbed streams go on without. The
-                graphs keep their memory between runs, so give `batch_size` as a number.
+            graphs: capture whole runs, guidance, draws and decoder included, as CUDA graphs: one for each number of
+                images, guidance and sampler, when it is first asked for, replayed by later batches; False leaves them.
+                Runs with `on_step`, lenders, recorded tokens, corrupted or perturbed streams go on without. The graphs
+                keep their memory between runs, so give `batch_size` as a number.
 
         Raises:
             ConfigError: graphs of a model that is not on a CUDA device.
@@ -122,13 +123,16 @@ class VAR(ScaleGenerator):
             )
         other = copy.copy(self)
         other.more_smooth = self.more_smooth if more_smooth is None else more_smooth
+        if edit is not None:
+            # A captured run cannot move them.
+            tokens = [tokens.to(self.device) for tokens in edit.tokens]
+            edit = replace(edit, tokens=tokens, keep=edit.keep.to(self.device))
         other.edit = edit
         if compile:
             other.transformer = with_compiled_blocks(self.transformer)
             other.decode_latent = torch.compile(self.tokenizer.decode_latent)
-            other.captured = None if self.captured is None else CapturedRuns(self.captured.capture)
-        if graphs:
-            other.captured = CapturedRuns(CudaCapture())
+        if graphs or self.captured is not None:
+            other.captured = CapturedRuns(CudaCapture() if self.captured is None else self.captured.capture)
         return other
 
     def conditions(self, condition: Any, samples: int) -> list[int]:
@@ -152,7 +156,7 @@ class VAR(ScaleGenerator):
         return label
 
     def begin(
-        self, condition: Sequence[Any], streams: Mapping[Stream, int], noise: Noise, negative: Any = None
+        self, condition: Sequence[Any] | Tensor, streams: Mapping[Stream, int], noise: Noise, negative: Any = None
     ) -> VARState:
         """A new run: the modulation of all rows and an empty cache of the final size.
 
@@ -165,20 +169,12 @@ class VAR(ScaleGenerator):
         for stream in live:
             if stream.perturb is not None:
                 check_options(stream.perturb)
-        labels = [null if stream.condition == "null" else label for stream in live for label in condition]
-        samples, rows = len(condition), on_device(labels, self.device)
-        if self.captured is None or any(s.prefix != "sampled" or s.perturb is not None for s in live):
-            modulation, cache = self.transformer.modulation(rows), self._cache(len(labels))
-            return VARState(samples, live, dict(streams), modulation, cache, noise, self._latent(samples))
-        key = (samples, len(live))
-        run = self.captured.take(key, lambda capture: self._captured_run(samples, len(labels), capture))
-        run.begin(rows)
-        cache = run.cache.part(0, len(labels))
-        state = VARState(
-            samples, live, dict(streams), run.modulation, cache, noise, self._latent(samples), captured=run
-        )
-        self.captured.give_back_with(state, key, run)
-        return state
+        samples = len(condition)
+        # A captured run reads its labels from the device.
+        given = condition if isinstance(condition, Tensor) else on_device(condition, self.device)
+        labels = torch.cat([torch.full_like(given, null) if s.condition == "null" else given for s in live])
+        modulation, cache = self.transformer.modulation(labels), self._cache(len(labels))
+        return VARState(samples, live, dict(streams), modulation, cache, noise, self._latent(samples))
 
     def _cache(self, rows: int) -> KeyValueCache:
         config, weight = self.transformer.config, self.transformer.head.weight
@@ -188,12 +184,6 @@ class VAR(ScaleGenerator):
     def _latent(self, samples: int) -> Float[Tensor, "b c H W"]:
         channels = self.tokenizer.config.autoencoder.latent_channels
         return torch.zeros(samples, channels, *self.scales[-1].grid, device=self.device)
-
-    def _captured_run(self, samples: int, rows: int, capture: Capture) -> CapturedRun:
-        next_map = self.tokenizer.quantize.next_map
-        return CapturedRun(
-            self.transformer, self._cache(rows), self._latent(samples), next_map, self._decoding(), capture
-        )
 
     def next_step(self, state: VARState) -> Step | None:
         """One step per scale."""
@@ -208,11 +198,8 @@ class VAR(ScaleGenerator):
         b = state.samples
         state.drop_unused(step.index)
         places = [state.streams.index(stream) for stream in streams]
-        if state.captured is not None:
-            logits = state.captured.logits(step, state.latent, len(state.streams), places)
-        else:
-            hidden = self._hidden(state, step)
-            logits = self.transformer.forward_head(hidden, state.modulation, rows_of(places, b, hidden))
+        hidden = self._hidden(state, step)
+        logits = self.transformer.forward_head(hidden, state.modulation, _rows_of(places, b, hidden))
         maps = logits.unflatten(0, (len(streams), b)).unflatten(2, step.grid)
         return dict(zip(streams, maps, strict=True))
 
@@ -263,12 +250,9 @@ class VAR(ScaleGenerator):
 
     def decode(self, state: VARState) -> Float[Tensor, "b 3 H W"]:
         """(decoder(f_hat) clamped to [-1, 1] + 1) / 2, a few images at a time to bound the memory."""
-        return self._decoding()(state.latent) if state.captured is None else state.captured.decoded(state.latent)
-
-    def _decoding(self) -> Callable[[Tensor], Tensor]:
         tokenizer = self.tokenizer
         dtype = tokenizer.post_quant_conv.weight.dtype
-        return partial(decode_in_parts, self.decode_latent, config=tokenizer.config.autoencoder, dtype=dtype)
+        return decode_in_parts(self.decode_latent, state.latent, tokenizer.config.autoencoder, dtype)
 
     def run_bytes(self, samples: int, streams: int) -> RunBytes:
         """Cache, modulation, the last step's feed-forward layer or logits, the decoder."""
@@ -303,3 +287,11 @@ class VAR(ScaleGenerator):
         weight = self.tokenizer.post_quant_conv.weight
         pixels = images.to(weight.device, weight.dtype) * 2.0 - 1.0
         return self.tokenizer.encode(pixels, [scale.grid for scale in self.scales])
+
+
+def _rows_of(places: Sequence[int], samples: int, like: Tensor) -> slice | Tensor:
+    """The rows of the streams at `places`: a slice where they are neighbours in order, else indices on the device."""
+    first = places[0]
+    if list(places) == list(range(first, first + len(places))):
+        return slice(first * samples, (first + len(places)) * samples)
+    return torch.cat([torch.arange(p * samples, (p + 1) * samples, device=like.device) for p in places])

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from hguide.backends.cache import KeyValueCache
-from hguide.backends.var.graphs import CapturedRun
 from hguide.backends.var.transformer import Modulation
 from hguide.noise import Noise
 from hguide.streams import Stream
@@ -30,7 +29,6 @@ class VARState:
         index: next step.
         maps: latent map that each scale from 1 on took as input, `(b, c, h, w)`.
         confidence: `(b, tokens so far)` probability of the drawn tokens, where a stream needs it.
-        captured: graphs of the steps, where the run has them; modulation and cache are then views of theirs.
     """
 
     samples: int
@@ -43,7 +41,6 @@ class VARState:
     index: int = field(default=0)
     maps: list[Tensor] = field(default_factory=list)
     confidence: Tensor | None = None
-    captured: CapturedRun | None = None
 
     def drop_unused(self, index: int) -> None:
         """Free the streams whose last use lies before step `index`."""

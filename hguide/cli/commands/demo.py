@@ -85,9 +85,9 @@ def run(options: Any) -> None:
     from hguide.cli.options import load_model, sampler_of, writable_folder
     from hguide.cli.residual import trace
     from hguide.errors import ConfigError
-    from hguide.generate import plan
     from hguide.guidance import parse
     from hguide.images import write_bytes
+    from hguide.plan import plan
 
     guidances = [parse(text) for text in lists.guidance_texts(options.guidances)]
     sampler, seeds = sampler_of(options), lists.seeds(options.seeds)

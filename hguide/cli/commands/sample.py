@@ -64,8 +64,8 @@ def run(options: Any) -> int:
     from hguide.cli.lenders import lender_paths, lenders_of
     from hguide.cli.options import load_model, new_file, sampler_of, writable_folder
     from hguide.cli.settings import Settings
-    from hguide.generate import plan
     from hguide.guidance import parse
+    from hguide.plan import plan
     from hguide.provenance import device_facts, model_hash, sampler_facts, versions
 
     guidance, sampler, seeds = parse(options.guidance), sampler_of(options), lists.seeds(options.seeds)

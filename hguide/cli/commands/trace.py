@@ -71,8 +71,8 @@ def run(options: Any) -> None:
     from hguide.cli.lenders import lenders_of
     from hguide.cli.options import load_model, sampler_of, writable_folder
     from hguide.cost import cost
-    from hguide.generate import plan
     from hguide.guidance import parse
+    from hguide.plan import plan
 
     guidance, sampler, seeds = parse(options.guidance), sampler_of(options), lists.seeds(options.seeds)
     looked_at = _looked_at(options, guidance)

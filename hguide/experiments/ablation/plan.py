@@ -14,9 +14,9 @@ from hguide.cli.lenders import asked_models
 from hguide.errors import CheckpointError, HGuideError
 from hguide.experiments.ablation.cells import Cell
 from hguide.experiments.ablation.config import Config
-from hguide.generate import plan
 from hguide.generator import Categorical, ScaleGenerator
 from hguide.grids import Step
+from hguide.plan import plan
 from hguide.provenance import model_hash
 from hguide.streams import COND
 from hguide.temperature import EntropyTemperature

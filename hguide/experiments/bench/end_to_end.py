@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from hguide.backends.conv_autoencoder import AutoencoderConfig
 from hguide.backends.var import VAR, TokenizerConfig, TransformerConfig, VARTokenizer, VARTransformer
-from hguide.experiments.bench.timed_guidance import TimedGuidance
-from hguide.experiments.bench.timing import Spans
+from hguide.experiments.bench.timed_guidance import TimedGuidance, Unguided
+from hguide.experiments.bench.timing import Spans, timed
 from hguide.generate import generate
 from hguide.generator import ScaleGenerator
 from hguide.guidance import parse
 from hguide.sampling import Sampler
 
-__all__ = ["Share", "guidance_share", "var_d16"]
+__all__ = ["Share", "captured_guidance_share", "guidance_share", "var_d16"]
 
 GUIDANCE = "cfg(1.5) | ssg(1.0)"
 
@@ -65,6 +66,34 @@ def guidance_share(
             whole.append(total.total_ms())
     ratios = [part / all_ for part, all_ in zip(inside, whole, strict=True)]
     return Share(statistics.median(inside), statistics.median(whole), statistics.median(ratios), runs)
+
+
+def captured_guidance_share(
+    generator: VAR, *, runs: int, guidance: str = GUIDANCE, sampler: Sampler | None = None
+) -> Share:
+    """The share where each run is one CUDA graph: what a run is longer by than one that asks for the same streams.
+
+    Args:
+        generator: to sample from, on a CUDA device; untimed runs come first.
+        runs: timed runs of both, in turn.
+        guidance: in its text form.
+        sampler: of the draws.
+
+    Returns:
+        The share of the time.
+    """
+    captured, guided = generator.with_options(graphs=True), parse(guidance)
+    times: list[tuple[float, float]] = []
+    for seed in range(runs + 2):
+        pair = [
+            timed(partial(generate, captured, 0, each, sampler, seeds=[seed]), generator.device)[0]
+            for each in (guided, Unguided(guided))
+        ]
+        times.append((pair[0], pair[1]))
+    times = times[2:]
+    inside = statistics.median(whole - without for whole, without in times)
+    ratio = statistics.median((whole - without) / whole for whole, without in times)
+    return Share(inside, statistics.median(whole for whole, _ in times), ratio, runs)
 
 
 def var_d16(device: torch.device, dtype: torch.dtype) -> VAR:

@@ -10,7 +10,7 @@ from time import perf_counter
 import torch
 
 from hguide.errors import ConfigError
-from hguide.experiments.bench.end_to_end import GUIDANCE, guidance_share, var_d16
+from hguide.experiments.bench.end_to_end import GUIDANCE, captured_guidance_share, guidance_share, var_d16
 from hguide.experiments.bench.floors import peak_rates
 from hguide.experiments.bench.growth import growth_rows
 from hguide.experiments.bench.machine import checked_device, load_average, machine_facts, threads
@@ -100,7 +100,7 @@ def run(
                 rows += _schedule(config, model, batch, device, dtype, progress)
         if config.growth and not config.quick:
             rows += growth_rows(device, dtype, repeat=config.repeat, progress=progress)
-        rows.append(_share(config, device, dtype, progress))
+        rows += _shares(config, device, dtype, progress)
         rows += _elsewhere(device)
     out = None if config.out is None else str(config.out)
     settings = (
@@ -197,17 +197,23 @@ def _reference_row(name: str, pair: Pair) -> BenchRow:
     )
 
 
-def _share(
+def _shares(
     config: BenchConfig, device: torch.device, dtype: torch.dtype, progress: Callable[[str], object]
-) -> BenchRow:
+) -> list[BenchRow]:
     what, quantity = f"VAR-d16 size, 256 px, 1 image, {GUIDANCE}", "guidance / total"
-    target = SHARE_TARGET.get(device.type, SHARE_TARGET["cpu"])
-    if not config.end_to_end:
-        return BenchRow(what, quantity, None, target, note="measured with --end-to-end")
-    progress(f"{what}, {config.end_to_end} runs")
-    share = guidance_share(var_d16(device, dtype), runs=config.end_to_end, sampler=Sampler(top_k=900, top_p=0.96))
-    note = "random weights" + (f"; {share.runs} runs of {WANTED_RUNS} wanted" if share.runs < WANTED_RUNS else "")
-    return BenchRow(what, quantity, share.ratio, target, False, share.guidance_ms, share.total_ms, share.runs, note)
+    target, runs = SHARE_TARGET.get(device.type, SHARE_TARGET["cpu"]), config.end_to_end
+    if not runs:
+        return [BenchRow(what, quantity, None, target, note="measured with --end-to-end")]
+    progress(f"{what}, {runs} runs")
+    model, sampler = var_d16(device, dtype), Sampler(top_k=900, top_p=0.96)
+    shares = {what: guidance_share(model, runs=runs, sampler=sampler)}
+    if device.type == "cuda":
+        shares[f"{what}, graphs"] = captured_guidance_share(model, runs=runs, sampler=sampler)
+    note = "random weights" + (f"; {runs} runs of {WANTED_RUNS} wanted" if runs < WANTED_RUNS else "")
+    return [
+        BenchRow(name, quantity, share.ratio, target, False, share.guidance_ms, share.total_ms, share.runs, note)
+        for name, share in shares.items()
+    ]
 
 
 def _elsewhere(device: torch.device) -> list[BenchRow]:

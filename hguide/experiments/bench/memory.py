@@ -14,11 +14,12 @@ from hguide.errors import ConfigError
 from hguide.experiments.bench.end_to_end import GUIDANCE
 from hguide.experiments.bench.machine import checked_device, load_average, machine_facts
 from hguide.experiments.bench.report import BenchReport, BenchRow
-from hguide.generate import generate, plan
+from hguide.generate import generate
 from hguide.generator import ScaleGenerator
 from hguide.guidance import parse
 from hguide.load import load
 from hguide.memory import automatic_batch_size, free_bytes
+from hguide.plan import plan
 
 __all__ = ["MemoryBenchConfig", "peak_bytes", "run"]
 

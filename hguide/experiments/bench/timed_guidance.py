@@ -1,4 +1,4 @@
-"""The time a guidance takes inside a run."""
+"""The time a guidance takes inside a run, and the same run without it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,18 @@ from hguide.grids import Step
 from hguide.guidance import Guidance, Memory, Predictor
 from hguide.streams import COND, Stream
 
-__all__ = ["TimedGuidance"]
+__all__ = ["TimedGuidance", "Unguided"]
 
 
-@dataclass(frozen=True, eq=False)
-class TimedGuidance(Guidance):
-    """Another guidance, and the time it takes.
+@dataclass(frozen=True)
+class Unguided(Guidance):
+    """No guidance, but all streams that another one asks for: its run without its arithmetic.
 
     Attributes:
-        inner: the guidance.
-        spans: receive one stretch per step.
+        inner: the other guidance.
     """
 
     inner: Guidance
-    spans: Spans
 
     @property
     def linear(self) -> bool:
@@ -45,6 +43,24 @@ class TimedGuidance(Guidance):
     def weights(self, stream: Stream, step: Step) -> dict[Stream, float]:
         """As the inner one."""
         return self.inner.weights(stream, step)
+
+    def bind(self, predictor: Predictor, step: Step, memory: Memory, learned: dict, path: Any = ()) -> Predictor:
+        """The predictor as it is."""
+        return predictor
+
+    def __str__(self) -> str:
+        return f"streams of {self.inner}"
+
+
+@dataclass(frozen=True, eq=False)
+class TimedGuidance(Unguided):
+    """Another guidance, and the time it takes.
+
+    Attributes:
+        spans: receive one stretch per step.
+    """
+
+    spans: Spans
 
     def bind(self, predictor: Predictor, step: Step, memory: Memory, learned: dict, path: Any = ()) -> Predictor:
         """As the inner one."""
