@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from types import ModuleType
 
 import torch
 from jaxtyping import Float, Int
@@ -85,8 +87,7 @@ def extrapolate(
         if isinstance(matrix, Factors):
             _extrapolate_factored(flat, before, matrix, beta, result)
         elif matrix.dtype == logits.dtype:
-            spread = matrix.expand(batch, *matrix.shape)
-            torch.baddbmm(flat, spread, before, beta=1 + beta, alpha=-beta, out=result)
+            _extrapolate_dense(flat, before, matrix, beta, result)
         else:
             for sample, old, new in zip(flat, before, result, strict=True):
                 wide, old = sample.to(matrix.dtype), old.to(matrix.dtype)
@@ -140,6 +141,26 @@ def _factored(matrix: Factors, maps: Tensor) -> Tensor:
     (height, width), (_, columns) = matrix.source, matrix.target
     wide = torch.matmul(matrix.across, maps.view(batch, height, width, channels))
     return torch.matmul(matrix.down, wide.reshape(batch, -1, columns * channels)).reshape(batch, -1, channels)
+
+
+def _extrapolate_dense(flat: Tensor, before: Tensor, matrix: Tensor, beta: float, result: Tensor) -> None:
+    """The update through the matrix, in the dtype of all of them."""
+    kernel = _kernel() if flat.is_cuda else None
+    if kernel is not None and kernel.takes(flat, before, matrix):
+        kernel.update(flat, before, matrix, beta, result)
+    else:
+        spread = matrix.expand(flat.shape[0], *matrix.shape)
+        torch.baddbmm(flat, spread, before, beta=1 + beta, alpha=-beta, out=result)
+
+
+@cache
+def _kernel() -> ModuleType | None:
+    """The update as one CUDA kernel; None where PyTorch came without Triton."""
+    try:
+        from hguide.priors import update_kernel
+    except ImportError:
+        return None
+    return update_kernel
 
 
 def _extrapolate_factored(flat: Tensor, before: Tensor, matrix: Factors, beta: float, result: Tensor) -> None:
