@@ -65,7 +65,7 @@ def cost(
     return Cost(
         predictions=tuple(_predictions(guidance, step, lenders) for step in steps),
         streams=sum(map(len, live.values())),
-        cache_bytes=sum(known) if len(known) == len(found) else None,
+        cache_bytes=(sum(known) or None) if len(known) == len(found) else None,
     )
 
 

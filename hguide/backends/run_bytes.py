@@ -22,8 +22,9 @@ _BESIDE_FEED_FORWARD = 5
 # A residual block holds its input, the first convolution of it, the activation of that, the second convolution, and
 # the copy of its input that a convolution makes; the map that entered the level lives beside them.
 _MAPS_OF_A_BLOCK = 5
-# A draw over c candidates: an int64 word of the hash and the float32 noise; on a device its shifted copy too.
-_CPU_CANDIDATE, _DEVICE_CANDIDATE = 12, 20
+# A draw over c candidates. On a CPU an int64 word of the hash and the float32 noise; on a device, with top-p, the
+# sorted logits, their order, their probabilities, what is dropped, what is left and its noise.
+_CPU_CANDIDATE, _DEVICE_CANDIDATE = 12, 25
 # What the activations of decoded images may take. More at once is no faster on a CPU, whose caches hold less.
 _CPU_DECODE, _DEVICE_DECODE = 256 << 20, 2 << 30
 

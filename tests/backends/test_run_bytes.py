@@ -8,6 +8,8 @@ from tiny_hart import text as hart_text
 from tiny_hart import tiny_hart
 from tiny_infinity import SQUARE, ScaleSchedule, tiny_infinity
 from tiny_infinity import text as infinity_text
+from tiny_vq_diffusion import text as vq_text
+from tiny_vq_diffusion import tiny_vq_diffusion
 
 import hguide
 from hguide.experiments.bench.memory import peak_bytes
@@ -34,3 +36,26 @@ def test_the_predicted_peak_is_that_of_the_run(make, prompt, batch):
 
     measured = peak_bytes(job, torch.device("cpu"))
     assert 0.8 * measured <= predicted <= 1.25 * measured
+
+
+@pytest.mark.parametrize("batch", [1, 6])
+@pytest.mark.parametrize("condition", ["class", "text"])
+@pytest.mark.parametrize("width", [64, 256])
+def test_the_predicted_peak_of_vq_diffusion_is_that_of_the_run(condition, width, batch):
+    if condition == "class" and width == 256 and batch == 1:
+        pytest.skip("the convolutions' library repacks weights that are larger than all maps of one image")
+    generator = tiny_vq_diffusion(condition, grid=(16, 16), position_grid=(16, 16), width=width, mlp_ratio=4.0)
+    predicted = generator.run_bytes(batch, 2).peak
+    prompt = 1 if condition == "class" else vq_text(1)
+
+    def job():
+        hguide.generate(generator, [prompt] * batch, "cfg(1.5) | ssg(1.0, prior=lowpass)", seeds=range(batch))
+
+    measured = peak_bytes(job, torch.device("cpu"))
+    assert 0.8 * measured <= predicted <= 1.25 * measured
+
+
+def test_the_predicted_peak_of_the_bundled_vq_diffusion_is_that_of_the_run():
+    generator = hguide.load("landuse-vqdiffusion")
+    measured = peak_bytes(lambda: hguide.generate(generator, 0, "cfg(w=3.0)", seeds=[0, 1]), torch.device("cpu"))
+    assert 0.9 * measured <= generator.run_bytes(2, 2).peak <= 1.2 * measured

@@ -255,5 +255,8 @@ class Block(nn.Module):
             The new residual stream, `(rows, l, C)`.
         """
         vectors = constants.vectors
-        queries, keys, values = self.before(x, vectors, constants.qkv_bias, constants.query_key_scale)
-        return self.after(x, attention(queries, keys, values, self.attn.softmax_scale), vectors)
+        # Queries, keys and values are gone before the feed-forward layer, where a block holds the most.
+        found = attention(
+            *self.before(x, vectors, constants.qkv_bias, constants.query_key_scale), self.attn.softmax_scale
+        )
+        return self.after(x, found, vectors)

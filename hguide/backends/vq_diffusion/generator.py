@@ -21,6 +21,7 @@ from hguide.backends.vq_diffusion.log_probabilities import log_probabilities
 from hguide.backends.vq_diffusion.noise_schedule import NoiseSchedule
 from hguide.backends.vq_diffusion.posterior import posterior
 from hguide.backends.vq_diffusion.purity import revealed, selection_score, sharpened
+from hguide.backends.vq_diffusion.run_bytes import run_bytes
 from hguide.backends.vq_diffusion.start import Start
 from hguide.backends.vq_diffusion.state import VQDiffusionState
 from hguide.backends.vq_diffusion.tokenizer import VQGAN
@@ -28,6 +29,7 @@ from hguide.backends.vq_diffusion.truncation import filtered
 from hguide.errors import ConfigError, ShapeError
 from hguide.generator import Categorical, Draw, ScaleGenerator, Serves
 from hguide.grids import Scale, Step
+from hguide.memory import RunBytes
 from hguide.noise import Noise
 from hguide.sampling import Candidates, Sampler
 from hguide.streams import Stream
@@ -264,6 +266,12 @@ class VQDiffusion(ScaleGenerator):
         maps = state.tokens.unflatten(1, self.denoiser.config.grid)
         parts = [self.tokenizer.decode(part) for part in maps.split(DECODED_AT_ONCE)]
         return torch.cat(parts).float().add_(1.0).div_(2.0)
+
+    def run_bytes(self, samples: int, streams: int) -> RunBytes:
+        """The softmax or the posterior of a step, or the decoder."""
+        itemsize = self.denoiser.content_emb.emb.weight.dtype.itemsize
+        sizes = (self.denoiser.config, self.tokenizer.config.autoencoder, itemsize)
+        return run_bytes(*sizes, samples, streams, DECODED_AT_ONCE)
 
     def encode(self, images: Float[Tensor, "b 3 H W"]) -> list[Int[Tensor, "b h w"]]:
         """Clean tokens of images in [0, 1] of the model's own size: the same map for every step.
