@@ -5,11 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hguide.backends.conv_blocks import GROUPS, AttentionBlock, Downsample, ResidualBlock, Upsample, group_norm
+from hguide.backends.conv_blocks import (
+    GROUPS,
+    AttentionBlock,
+    Downsample,
+    ResidualBlock,
+    Upsample,
+    activated,
+    group_norm,
+)
 from hguide.errors import ConfigError
 
 __all__ = ["AutoencoderConfig", "Decoder", "Encoder"]
@@ -204,7 +211,7 @@ class Encoder(nn.Module):
         hidden = self.conv_in(images)
         for level in self.down:
             hidden = level(hidden)
-        return self.conv_out(F.silu(self.norm_out(self.mid(hidden))))
+        return self.conv_out(activated(self.norm_out(self.mid(hidden))))
 
 
 class Decoder(nn.Module):
@@ -243,4 +250,4 @@ class Decoder(nn.Module):
         hidden = self.mid(self.conv_in(latent))
         for level in reversed(self.up):
             hidden = level(hidden)
-        return self.conv_out(F.silu(self.norm_out(hidden)))
+        return self.conv_out(activated(self.norm_out(hidden)))
