@@ -194,3 +194,17 @@ def test_the_blocks_share_their_compilations(var: VAR) -> None:
     # Three blocks with compilations of their own would need three times the halves.
     assert made <= 2 * 3 + 2
     assert compiled.transformer.blocks[0].attn is var.transformer.blocks[0].attn
+    # The seed law holds to the bit within one form of the model.
+    alone = generate(compiled, 3, GUIDANCE, seeds=range(4), deterministic=True)
+    assert torch.equal(generate(compiled, 3, GUIDANCE, seeds=[3, 1], deterministic=True), alone[[3, 1]])
+
+
+def test_a_channels_last_decoder_is_a_copy(var: VAR) -> None:
+    model = var.with_options(channels_last=True)
+    weight = var.tokenizer.decoder.conv_in.weight
+    layout = weight.stride()
+    torch.testing.assert_close(generate(model, 3, seeds=[0]), generate(var, 3, seeds=[0]), atol=1e-5, rtol=0)
+    decoder = model.decode_latent.__self__.decoder
+    assert decoder.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    assert weight.stride() == layout
+    assert model.tokenizer is var.tokenizer
