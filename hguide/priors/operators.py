@@ -18,8 +18,6 @@ __all__ = ["Factors", "Operator", "apply", "extrapolate", "extrapolate_rows", "o
 
 # Bytes of the intermediate map between two factors: what stays near the core on CPU, what is cheap to hold elsewhere.
 _CPU_WORKSPACE, _DEVICE_WORKSPACE = 16 << 20, 256 << 20
-# Maps whose intermediate map is smaller than this are updated by a product that accumulates: one pass less.
-_SMALL = 2 << 20
 
 
 def apply(matrix: Operator, logits: Float[Tensor, "*batch h w v"], target: Grid) -> Float[Tensor, "*batch H W v"]:
@@ -171,8 +169,8 @@ def _extrapolate_factored(flat: Tensor, before: Tensor, matrix: Factors, beta: f
     size = _slice_width(matrix, channels)
     # Two buffers for the whole call: fresh ones per product cost page faults.
     wide_buffer = matrix.across.new_empty(height * across.shape[1] * size)
-    bytes_between = wide_buffer.numel() * matrix.dtype.itemsize
-    accumulate = size == channels and bytes_between <= _SMALL and flat.dtype == matrix.dtype and flat.is_contiguous()
+    # A product that accumulates into the result saves a pass, where a slice is the whole map.
+    accumulate = size == channels and flat.dtype == matrix.dtype and flat.is_contiguous()
     prior_buffer = matrix.across.new_empty(0 if accumulate else rows * columns * size)
     for sample in range(batch):
         for start in range(0, channels, size):

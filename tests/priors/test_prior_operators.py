@@ -280,12 +280,13 @@ def operations(job):
     [
         (SMALL, 7, {"baddbmm": 1}),
         (LARGE, 7, {"bmm": 2, "addmm": 2, "mm": 0, "lerp": 0}),
-        (LARGE, 400, {"bmm": 2, "addmm": 0, "mm": 2, "lerp": 2}),
+        (LARGE, 400, {"bmm": 2, "addmm": 2, "mm": 0, "lerp": 0}),
+        (LARGE, 4000, {"bmm": 4, "addmm": 0, "mm": 4, "lerp": 4}),
     ],
-    ids=["dense", "factors", "wide factors"],
+    ids=["dense", "factors", "wide factors", "sliced factors"],
 )
 def test_update_is_products_alone(pair, channels, wanted):
-    """What makes it fast: no transform and no pass beside the products; two samples, one slice of channels each."""
+    """What makes it fast: no transform and no pass beside the products; two samples, one or two slices of channels each."""
     logits, previous = maps(pair, channels=channels)
     matrix, out = compiled(DSE(), pair), torch.empty_like(logits)
     seen = operations(lambda: extrapolate(logits, previous, matrix, 0.7, out=out))
