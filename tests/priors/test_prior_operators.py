@@ -286,7 +286,7 @@ def operations(job):
     ids=["dense", "factors", "wide factors", "sliced factors"],
 )
 def test_update_is_products_alone(pair, channels, wanted):
-    """What makes it fast: no transform and no pass beside the products; two samples, one or two slices of channels each."""
+    """What makes it fast: products alone, without a transform; two samples of one or two slices of channels each."""
     logits, previous = maps(pair, channels=channels)
     matrix, out = compiled(DSE(), pair), torch.empty_like(logits)
     seen = operations(lambda: extrapolate(logits, previous, matrix, 0.7, out=out))
