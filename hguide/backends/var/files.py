@@ -35,6 +35,8 @@ def load(
     revision: str | None = None,
     patch_nums: tuple[int, ...] | None = None,
     heads: int | None = None,
+    compile: bool = False,
+    graphs: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> VAR:
@@ -48,6 +50,8 @@ def load(
         revision: of the hub repository.
         patch_nums: the schedule, where the weights do not tell it.
         heads: number of heads, where the weights do not tell it.
+        compile: see `VAR.with_options`.
+        graphs: see `VAR.with_options`.
         device: where the model computes.
         dtype: of the transformer; the tokenizer and the latent stay float32 where that is wider.
 
@@ -56,6 +60,7 @@ def load(
 
     Raises:
         CheckpointError: no usable weights; lists wrong or missing names.
+        ConfigError: graphs of a model that is not on a CUDA device.
     """
     path = fetch(source, file, revision)
     if is_ours(path):
@@ -69,7 +74,7 @@ def load(
     if model.device.type == "cpu":
         # A tenth quicker there: convolutions want it, and the norms between them keep it.
         model.tokenizer.decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model
+    return model.with_options(compile=compile, graphs=graphs) if compile or graphs else model
 
 
 def load_single(

@@ -96,20 +96,17 @@ class VAR(ScaleGenerator):
         *,
         more_smooth: bool | None = None,
         edit: Edit | None = None,
-        channels_last: bool = False,
         compile: bool = False,
         graphs: bool = False,
     ) -> VAR:
         """The same model, sharing its weights, with other options.
 
-        The last three change the time of a run and the last bits of its images, `compile` also those of its logits.
-        What they have made is kept by the model that is returned: make it once and use it for all batches.
+        `compile` and `graphs` change the time of a run, `compile` also the last bits of its logits. What they have made
+        is kept by the model that is returned: make it once and use it for all batches.
 
         Args:
             more_smooth: see the class; None keeps it.
             edit: what is kept of a given picture (`hguide.backends.var.keep_box`); None keeps nothing.
-            channels_last: decode with maps whose channels lie together and a copy of the decoder's weights: quicker on
-                a CPU, slower on a GPU; False leaves them.
             compile: run the blocks and the decoder through `torch.compile`; False leaves them.
             graphs: capture whole runs, guidance, draws and decoder included, as CUDA graphs: one for each number of
                 images, guidance and sampler, when it is first asked for, replayed by later batches; False leaves them.
@@ -131,11 +128,6 @@ class VAR(ScaleGenerator):
             tokens = [tokens.to(self.device) for tokens in edit.tokens]
             edit = replace(edit, tokens=tokens, keep=edit.keep.to(self.device))
         other.edit = edit
-        if channels_last:
-            tokenizer: Any = copy.copy(self.tokenizer)
-            decoder = copy.deepcopy(tokenizer.decoder).to(memory_format=torch.channels_last)
-            tokenizer._modules = {**tokenizer._modules, "decoder": decoder}
-            other.decode_latent = tokenizer.decode_latent
         if compile:
             other.transformer = with_compiled_blocks(self.transformer)
             other.decode_latent = torch.compile(other.decode_latent)

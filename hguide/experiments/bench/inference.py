@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,12 +30,18 @@ from hguide.sampling import Replay, Sampler
 __all__ = ["VARIANTS", "InferenceBenchConfig", "flip_rate", "run"]
 
 
+def _channels_last(model: VAR) -> VAR:
+    tokenizer: Any = copy.deepcopy(model.tokenizer)
+    tokenizer.decoder.to(memory_format=torch.channels_last)
+    return VAR(model.transformer, tokenizer, name=model.name, classes=model.class_names)
+
+
 VARIANTS: Mapping[str, Callable[[VAR], VAR]] = MappingProxyType(
     {
         "eager": lambda model: model.with_options(),
-        "channels_last": lambda model: model.with_options(channels_last=True),
+        "channels_last": _channels_last,
         "graphs": lambda model: model.with_options(graphs=True),
-        "channels_last+graphs": lambda model: model.with_options(channels_last=True, graphs=True),
+        "channels_last+graphs": lambda model: _channels_last(model).with_options(graphs=True),
         "compile": lambda model: model.with_options(compile=True),
         "compile+graphs": lambda model: model.with_options(compile=True, graphs=True),
     }
