@@ -11,8 +11,6 @@ import math
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import cache
-from types import ModuleType
 
 import torch
 from jaxtyping import Float, Int
@@ -20,6 +18,7 @@ from torch import Tensor
 
 from hguide.errors import ConfigError, ShapeError
 from hguide.grids import Step
+from hguide.kernels import kernels
 from hguide.transfer import on_device
 
 __all__ = ["Noise", "RecordedNoise", "SeededNoise"]
@@ -75,16 +74,6 @@ def _words(step: Step, purpose: str) -> tuple[int, ...]:
     return tuple(
         _signed(((word + 1) * _GOLDEN) & _MASK) for word in (step.index, step.call, zlib.crc32(purpose.encode()))
     )
-
-
-@cache
-def _kernel() -> ModuleType | None:
-    """The hash as one CUDA kernel in place of forty; None where PyTorch came without Triton."""
-    try:
-        from hguide import noise_kernel
-    except ImportError:
-        return None
-    return noise_kernel
 
 
 class Noise(ABC):
@@ -159,7 +148,8 @@ class SeededNoise(Noise):
         self, step: Step, purpose: str, positions: int | Tensor, channels: int | Tensor, logarithms: int
     ) -> Float[Tensor, "b n c"]:
         """u uniform in (0, 1), or after one or two turns of u <- -log u."""
-        kernel = _kernel() if self.device.type == "cuda" else None
+        # One launch in place of forty.
+        kernel = kernels("hguide.noise_kernel") if self.device.type == "cuda" else None
         if kernel is not None:
             return kernel.unit(self.keys, _words(step, purpose), positions, channels, logarithms)
         unit = _unit(self._bits(step, purpose, positions, channels))

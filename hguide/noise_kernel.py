@@ -14,7 +14,7 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["unit"]
+__all__ = ["trial", "unit"]
 
 _WIDEST = 1024
 
@@ -96,17 +96,23 @@ def unit(
     out = torch.empty(len(keys), rows, width, dtype=torch.float32, device=keys.device)
     if out.numel():
         block = min(_WIDEST, triton.next_power_of_2(width))
-        _draw[len(keys) * rows, triton.cdiv(width, block)](
-            keys,
-            places,
-            tokens,
-            out,
-            *words,
-            rows,
-            width,
-            GIVEN_PLACES=isinstance(positions, Tensor),
-            GIVEN_TOKENS=isinstance(channels, Tensor),
-            LOGARITHMS=logarithms,
-            BLOCK=block,
-        )
+        with torch.cuda.device_of(keys):
+            _draw[len(keys) * rows, triton.cdiv(width, block)](
+                keys,
+                places,
+                tokens,
+                out,
+                *words,
+                rows,
+                width,
+                GIVEN_PLACES=isinstance(positions, Tensor),
+                GIVEN_TOKENS=isinstance(channels, Tensor),
+                LOGARITHMS=logarithms,
+                BLOCK=block,
+            )
     return out
+
+
+def trial() -> None:
+    """Draw one number."""
+    unit(torch.zeros(1, dtype=torch.int64, device="cuda"), (0, 0, 0), 1, 1, 0)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
-from types import ModuleType
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +10,7 @@ from torch import Tensor
 
 from hguide.errors import ShapeError
 from hguide.grids import Grid
+from hguide.kernels import kernels
 from hguide.priors.compiled import Factors, Operator, operator
 
 __all__ = ["Factors", "Operator", "apply", "extrapolate", "extrapolate_rows", "operator"]
@@ -143,22 +142,12 @@ def _factored(matrix: Factors, maps: Tensor) -> Tensor:
 
 def _extrapolate_dense(flat: Tensor, before: Tensor, matrix: Tensor, beta: float, result: Tensor) -> None:
     """The update through the matrix, in the dtype of all of them."""
-    kernel = _kernel() if flat.is_cuda else None
+    kernel = kernels("hguide.priors.update_kernel") if flat.is_cuda else None
     if kernel is not None and kernel.takes(flat, before, matrix):
         kernel.update(flat, before, matrix, beta, result)
     else:
         spread = matrix.expand(flat.shape[0], *matrix.shape)
         torch.baddbmm(flat, spread, before, beta=1 + beta, alpha=-beta, out=result)
-
-
-@cache
-def _kernel() -> ModuleType | None:
-    """The update as one CUDA kernel; None where PyTorch came without Triton."""
-    try:
-        from hguide.priors import update_kernel
-    except ImportError:
-        return None
-    return update_kernel
 
 
 def _extrapolate_factored(flat: Tensor, before: Tensor, matrix: Factors, beta: float, result: Tensor) -> None:

@@ -13,7 +13,7 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["takes", "update"]
+__all__ = ["takes", "trial", "update"]
 
 # Measured on an H100: a block of positions and channels; entries of P up to which the kernel is the quicker one.
 _ROWS, _INNER = 64, 32
@@ -85,6 +85,13 @@ def update(
     block = min(widest, max(16, triton.next_power_of_2(channels)))
     height = min(_ROWS, max(16, triton.next_power_of_2(rows)))
     grid = (triton.cdiv(rows, height), triton.cdiv(channels, block), batch)
-    _update[grid](
-        logits, previous, matrix, out, rows, columns, channels, beta, ROWS=height, CHANNELS=block, INNER=_INNER
-    )
+    with torch.cuda.device_of(logits):
+        _update[grid](
+            logits, previous, matrix, out, rows, columns, channels, beta, ROWS=height, CHANNELS=block, INNER=_INNER
+        )
+
+
+def trial() -> None:
+    """Update one number."""
+    one = torch.ones(1, 1, 1, device="cuda")
+    update(one, one, one[0], 0.0, torch.empty_like(one))

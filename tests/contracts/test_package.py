@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "hguide"
-LOW = {"errors", "grids", "registry"}
+LOW = {"errors", "grids", "kernels", "registry"}
 CONTRACTS = LOW | {
     "streams",
     "transfer",
