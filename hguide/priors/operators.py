@@ -151,16 +151,39 @@ def _extrapolate_dense(flat: Tensor, before: Tensor, matrix: Tensor, beta: float
 
 
 def _extrapolate_factored(flat: Tensor, before: Tensor, matrix: Factors, beta: float, result: Tensor) -> None:
-    """The update through factors, per sample and slice of channels, so that what lies between stays in the cache."""
+    """The update through factors: as many samples at once as keep what lies between small, else slices of channels."""
+    batch, _, channels = flat.shape
+    between = matrix.source[0] * matrix.across.shape[0] * channels * matrix.dtype.itemsize
+    together = _workspace(matrix) // between
+    if together == 0 or flat.dtype != matrix.dtype or not flat.is_contiguous():
+        _extrapolate_slices(flat, before, matrix, beta, result)
+        return
+    for first in range(0, batch, together):
+        some = slice(first, first + together)
+        _extrapolate_whole(flat[some], before[some], matrix, beta, result[some])
+
+
+def _extrapolate_whole(flat: Tensor, before: Tensor, matrix: Factors, beta: float, result: Tensor) -> None:
+    """Two products for all samples, the second of which accumulates into the result."""
+    batch, _, channels = flat.shape
+    (height, width), (rows, columns) = matrix.source, matrix.target
+    across = matrix.across.expand(batch * height, *matrix.across.shape)
+    wide = torch.bmm(across, before.reshape(batch * height, width, channels).to(matrix.dtype))
+    shape = (batch, rows, columns * channels)
+    down = matrix.down.expand(batch, *matrix.down.shape)
+    between = wide.view(batch, -1, columns * channels)
+    torch.baddbmm(flat.view(shape), down, between, beta=1 + beta, alpha=-beta, out=result.view(shape))
+
+
+def _extrapolate_slices(flat: Tensor, before: Tensor, matrix: Factors, beta: float, result: Tensor) -> None:
+    """Per sample and slice of channels, so that what lies between the products stays in the cache."""
     (height, width), (rows, columns) = matrix.source, matrix.target
     batch, _, channels = flat.shape
     across = matrix.across.expand(height, *matrix.across.shape)
     size = _slice_width(matrix, channels)
     # Two buffers for the whole call: fresh ones per product cost page faults.
     wide_buffer = matrix.across.new_empty(height * across.shape[1] * size)
-    # A product that accumulates into the result saves a pass, where a slice is the whole map.
-    accumulate = size == channels and flat.dtype == matrix.dtype and flat.is_contiguous()
-    prior_buffer = matrix.across.new_empty(0 if accumulate else rows * columns * size)
+    prior_buffer = matrix.across.new_empty(rows * columns * size)
     for sample in range(batch):
         for start in range(0, channels, size):
             part = slice(start, min(start + size, channels))
@@ -169,10 +192,6 @@ def _extrapolate_factored(flat: Tensor, before: Tensor, matrix: Factors, beta: f
             wide = wide_buffer[: height * across.shape[1] * count].view(height, -1, count)
             prior = prior_buffer[: rows * columns * count].view(rows, -1)
             torch.bmm(across, old.reshape(height, width, count).to(matrix.dtype), out=wide)
-            if accumulate:
-                now, new = now.view(rows, -1), new.view(rows, -1)
-                torch.addmm(now, matrix.down, wide.view(-1, columns * count), beta=1 + beta, alpha=-beta, out=new)
-                continue
             torch.mm(matrix.down, wide.view(-1, columns * count), out=prior)
             prior = prior.view(-1, count)
             # lerp(P, l, 1 + beta) = l + beta (l - P), one pass over both.
@@ -184,10 +203,14 @@ def _extrapolate_factored(flat: Tensor, before: Tensor, matrix: Factors, beta: f
 
 def _slice_width(matrix: Factors, channels: int) -> int:
     """Channels per slice: about equal slices, the intermediate map of each within the workspace."""
-    workspace = _CPU_WORKSPACE if matrix.across.device.type == "cpu" else _DEVICE_WORKSPACE
+    workspace = _workspace(matrix)
     per_channel = matrix.source[0] * matrix.across.shape[0] * matrix.across.element_size()
     count = max(1, min(-(-channels * per_channel // workspace), channels // 128))
     return -(-channels // count)
+
+
+def _workspace(matrix: Factors) -> int:
+    return _CPU_WORKSPACE if matrix.across.device.type == "cpu" else _DEVICE_WORKSPACE
 
 
 def _require_grids(matrix: Operator, source: Grid, target: Grid | None) -> None:
