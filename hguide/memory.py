@@ -86,7 +86,7 @@ def automatic_batch_size(
 
     Args:
         generator: that runs.
-        streams: of the run, as `hguide.generate.plan` gives them.
+        streams: of the run, as `hguide.plan.plan` gives them.
         models: lenders by name.
         wanted: samples altogether.
         free: bytes that may be allocated; found out where None.

@@ -13,7 +13,7 @@ import torch
 import hguide
 from hguide.errors import ConfigError, NumericalError
 from hguide.experiments.bench import growth, update
-from hguide.experiments.bench.end_to_end import GUIDANCE, TimedGuidance, guidance_share
+from hguide.experiments.bench.end_to_end import GUIDANCE, TimedGuidance, Unguided, guidance_share
 from hguide.experiments.bench.floors import products
 from hguide.experiments.bench.guidance import BenchConfig, run
 from hguide.experiments.bench.machine import threads
@@ -22,6 +22,7 @@ from hguide.experiments.bench.shapes import SHAPES, Shapes
 from hguide.experiments.bench.timing import Spans, Timing, measure
 from hguide.guidance import parse
 from hguide.priors import DSE
+from hguide.streams import COND
 
 CPU = torch.device("cpu")
 TINY = {"tiny": Shapes("tiny", (1, 2, 3, 5), 8, (1, 2)), "narrow": Shapes("narrow", (2, 12), 3, (1,))}
@@ -241,6 +242,17 @@ def test_timed_guidance_changes_nothing():
     timed = hguide.generate(generator, 1, TimedGuidance(parse(GUIDANCE), spans), seeds=[0, 1])
     assert torch.equal(timed, hguide.generate(generator, 1, GUIDANCE, seeds=[0, 1]))
     assert spans.total_ms() > 0
+
+
+def test_a_run_without_guidance_asks_for_the_same_streams():
+    records = {}
+    for guidance in (parse(GUIDANCE), Unguided(parse(GUIDANCE))):
+        records[guidance] = []
+        hguide.generate(hguide.load("toy"), 1, guidance, seeds=[0], on_step=records[guidance].append)
+    guided, unguided = records.values()
+    assert [set(record.predictions) for record in unguided] == [set(record.predictions) for record in guided]
+    assert all(torch.equal(record.logits, record.predictions[COND]) for record in unguided)
+    assert not all(torch.equal(record.logits, record.predictions[COND]) for record in guided)
 
 
 def test_the_share_of_guidance_is_a_part_of_the_run():
