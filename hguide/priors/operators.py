@@ -89,7 +89,7 @@ def extrapolate(
             for sample, old, new in zip(flat, before, result, strict=True):
                 wide, old = sample.to(matrix.dtype), old.to(matrix.dtype)
                 new.copy_(torch.addmm(wide, matrix, old, beta=1 + beta, alpha=-beta))
-    return result.view(logits.shape)
+    return result.view(logits.shape) if out is None else out
 
 
 def extrapolate_rows(
@@ -157,10 +157,12 @@ def _extrapolate_factored(flat: Tensor, before: Tensor, matrix: Factors, beta: f
     together = _workspace(matrix) // between
     if together == 0 or flat.dtype != matrix.dtype or not flat.is_contiguous():
         _extrapolate_slices(flat, before, matrix, beta, result)
-        return
-    for first in range(0, batch, together):
-        some = slice(first, first + together)
-        _extrapolate_whole(flat[some], before[some], matrix, beta, result[some])
+    elif together >= batch:
+        _extrapolate_whole(flat, before, matrix, beta, result)
+    else:
+        groups = (each.split(together) for each in (flat, before, result))
+        for now, old, new in zip(*groups, strict=True):
+            _extrapolate_whole(now, old, matrix, beta, new)
 
 
 def _extrapolate_whole(flat: Tensor, before: Tensor, matrix: Factors, beta: float, result: Tensor) -> None:
