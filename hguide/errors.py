@@ -51,8 +51,13 @@ class NumericalError(HGuideError, ArithmeticError):
 
 
 def near_matches(name: str, known: Iterable[str]) -> str:
-    """The tail of an 'unknown name' message: near matches first, then the whole list."""
+    """The tail of an 'unknown name' message: near matches, whatever their case, then the whole list.
+
+    >>> near_matches("SSG", ["ssg", "cfg"])
+    "did you mean 'ssg'? Known: cfg, ssg."
+    """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    folded = difflib.get_close_matches(name.casefold(), {each.casefold() for each in names}, n=3, cutoff=0.5)
+    near = [each for match in folded for each in names if each.casefold() == match][:3]
     hint = f"did you mean {', '.join(map(repr, near))}? " if near else ""
     return f"{hint}Known: {', '.join(names) if names else 'none'}."

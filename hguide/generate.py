@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hguide.errors import ConfigError, NumericalError, ShapeError
+from hguide.errors import ConfigError, ShapeError
+from hguide.finite import check_all_finite, check_finite
 from hguide.generator import Draw, ScaleGenerator
 from hguide.graphs import Outcome
 from hguide.grids import Step
@@ -105,7 +106,8 @@ def generate(
         guidance: a `Guidance`, its text form, or None.
         sampler: temperature and filters; by default draws from the guided distribution as it is.
         seeds: distinct integers from 0.
-        negative: content of the null condition (a negative prompt), where the guidance asks for the null stream.
+        negative: content of the null condition (a negative prompt), where the guidance asks for the null stream: one
+            for all, or a list or tuple of one per seed where the family takes texts.
         models: lenders by name, for guidances that ask for streams of other models.
         on_step: receives a `StepRecord` per step and batch.
         batch_size: samples per run; all at once by default, as many as the free memory holds with "auto".
@@ -117,7 +119,7 @@ def generate(
     Raises:
         ConfigError: no seeds, repeated seeds, or options that cannot work.
         StreamError: the guidance asks for what the generator does not serve.
-        NumericalError: logits are not finite; names the step.
+        NumericalError: logits or images are not finite; names the step.
 
     Example:
         >>> import hguide
@@ -126,9 +128,14 @@ def generate(
         (2, 3, 32, 32)
     """
     checked = _checked_seeds(seeds)
-    if batch_size not in (None, "auto") and int(batch_size or 0) < 1:
-        raise ConfigError(f'batch_size is at least 1, or "auto", got {batch_size!r}.')
+    if batch_size not in (None, "auto") and not (hasattr(batch_size, "__index__") and int(batch_size) >= 1):
+        raise ConfigError(f'batch_size is a whole number from 1, or "auto", got {batch_size!r}.')
     settings = _Settings(_guidance(guidance), sampler or Sampler(), negative, models or {}, on_step)
+    each = isinstance(negative, list | tuple)
+    if each and len(negative) != len(checked):
+        raise ConfigError(
+            f"{len(checked)} seeds but {len(negative)} negatives: give one negative, or one for each seed."
+        )
     conditions = generator.conditions(condition, len(checked))
     if deterministic or not generator.lockstep:
         size = 1
@@ -139,8 +146,10 @@ def generate(
         size = int(batch_size or len(checked))
     images = []
     for first in range(0, len(checked), size):
-        noise = SeededNoise(checked[first : first + size], generator.device)
-        images.append(_images(generator, conditions[first : first + size], noise, settings))
+        part = slice(first, first + size)
+        noise = SeededNoise(checked[part], generator.device)
+        batch = replace(settings, negative=negative[part]) if each else settings
+        images.append(_images(generator, conditions[part], noise, batch))
     return torch.cat(images)
 
 
@@ -149,14 +158,16 @@ def _images(generator: ScaleGenerator, conditions: Sequence[Any], noise: SeededN
 
     def work(conditions: Any, noise: SeededNoise) -> Outcome:
         state, steps, finite = _run(generator, conditions, noise, settings)
-        return Outcome(generator.decode(state), tuple(steps), torch.stack(finite) if finite else None)
+        images = generator.decode(state)
+        seen = torch.isfinite(images.sum(dtype=torch.float32))
+        return Outcome(images, (*steps, None), torch.stack([*finite, seen]))
 
     if generator.captured is None or (key := _capture_key(generator, settings)) is None:
         outcome = work(conditions, noise)
     else:
         given = on_device(conditions, generator.device)
         outcome = generator.captured.outcome((len(conditions), key), given, noise, work)
-    _check_all_finite(outcome.steps, outcome.finite)
+    check_all_finite(outcome.steps, outcome.finite)
     return outcome.images
 
 
@@ -191,7 +202,7 @@ def run(
     """One batch, with given noise; what `generate` is made of. Returns the generator's final state."""
     settings = _Settings(_guidance(guidance), sampler or Sampler(), negative, models or {}, on_step)
     state, steps, finite = _run(generator, conditions, noise, settings)
-    _check_all_finite(steps, torch.stack(finite) if finite else None)
+    check_all_finite(steps, torch.stack(finite) if finite else None)
     return state
 
 
@@ -235,7 +246,7 @@ def _run(
             steps.append(step)
             finite.append(torch.isfinite(guided.sum(dtype=torch.float32)))
         else:
-            _check_finite(guided, predictions, step)
+            check_finite(guided, predictions, step)
         draw = generator.sample(state, step, guided, settings.sampler, twin_weights)
         for name, model in servers.items():
             model.advance(states[name], step, draw)
@@ -247,10 +258,14 @@ def _run(
 
 
 def _guidance(guidance: Guidance | str | None) -> Guidance:
+    if not isinstance(guidance, Guidance | str | None):
+        raise ConfigError(f"guidance is a Guidance, its text form, or None, got {guidance!r}.")
     return parse(guidance) if isinstance(guidance, str) else guidance or Identity()
 
 
 def _checked_seeds(seeds: Iterable[int]) -> list[int]:
+    if not isinstance(seeds, Iterable):
+        raise ConfigError(f"seeds are integers, one per image, for instance seeds=range(8); got {seeds!r}.")
     found = list(seeds)
     if not found:
         raise ConfigError("seeds is empty: give one seed per image, for instance seeds=range(8).")
@@ -283,22 +298,3 @@ def _check_shapes(
             raise ShapeError(
                 f"step {step.index}: {generator.name} predicted {got} for the stream ({stream}); expected {wanted}."
             )
-
-
-def _check_finite(guided: Tensor, predictions: Mapping[Stream, Tensor], step: Step) -> None:
-    # A sum reads the map once and writes nothing; any NaN or infinity survives in it.
-    if torch.isfinite(guided.sum(dtype=torch.float32)) or torch.isfinite(guided).all():
-        return
-    sources = [str(stream) for stream, logits in predictions.items() if not torch.isfinite(logits).all()]
-    blame = f"the model's logits of stream ({sources[0]})" if sources else "the guided logits; lower the strength"
-    raise NumericalError(f"step {step.index}, call {step.call}: not finite in {blame}.")
-
-
-def _check_all_finite(steps: Sequence[Step], finite: Tensor | None) -> None:
-    """`_check_finite` at the end of a run, from what each step found."""
-    if finite is not None and not all(found := finite.tolist()):
-        step = steps[found.index(False)]
-        raise NumericalError(
-            f"step {step.index}, call {step.call}: not finite in the model's logits or in the guided ones; lower the "
-            "strength, or load the model with a wider dtype."
-        )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -146,6 +147,10 @@ class ScaleGenerator(ABC):
         """Where the generator computes."""
         return torch.device("cpu")
 
+    def starts_like(self, other: ScaleGenerator) -> bool:
+        """Whether a run of the two begins with the same map: what a lender must do."""
+        return True
+
     def run_bytes(self, samples: int, streams: int) -> RunBytes | None:
         """Predicted memory of a run beside the weights; None where the family does not tell.
 
@@ -165,10 +170,11 @@ class ScaleGenerator(ABC):
         Raises:
             ConfigError: another number of conditions than samples.
         """
-        if isinstance(condition, Tensor | range):
-            condition = [int(c) for c in condition] if not isinstance(condition, Tensor) else condition.tolist()
+        if isinstance(condition, Tensor | np.ndarray | np.generic):
+            condition = condition.tolist()
         if not isinstance(condition, Sequence) or isinstance(condition, str):
             return [condition] * samples
+        condition = [each.item() if isinstance(each, np.generic) else each for each in condition]
         if len(condition) != samples:
             raise ConfigError(
                 f"{samples} seeds but {len(condition)} conditions: give one condition, or one for each seed."
@@ -182,7 +188,7 @@ class ScaleGenerator(ABC):
         Args:
             condition: one condition per sample.
             streams: each stream the run will ask for, with the last step index at which it does. A live stream that
-                a step does not ask for still fills its cache; after its last index it is freed.
+                a step does not ask for still fills its cache; after its last index it is not computed any more.
             noise: all randomness of the run.
             negative: content of the null streams in place of the model's own null condition.
         """

@@ -32,12 +32,12 @@ class Outcome:
 
     Attributes:
         images: `(b, 3, H, W)`.
-        steps: whose guided logits nobody has looked at yet.
-        finite: whether they are finite, one value per step; None without steps.
+        steps: whose guided logits nobody has looked at yet; None stands for the images.
+        finite: whether they are finite, one value for each; None without steps.
     """
 
     images: Float[Tensor, "b 3 H W"]
-    steps: tuple[Step, ...] = ()
+    steps: tuple[Step | None, ...] = ()
     finite: Bool[Tensor, " steps"] | None = None
 
 

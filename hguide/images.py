@@ -75,7 +75,7 @@ def read_png(path: Path) -> tuple[UInt8[np.ndarray, "H W 3"], dict[str, str]]:
         ConfigError: no such file, or no picture.
     """
     with _open(path) as picture:
-        pixels = np.asarray(picture.convert("RGB"))
+        pixels = np.asarray(_rgb(picture, path))
         text = {str(key): str(value) for key, value in getattr(picture, "text", {}).items()}
     return pixels, text
 
@@ -83,19 +83,46 @@ def read_png(path: Path) -> tuple[UInt8[np.ndarray, "H W 3"], dict[str, str]]:
 def read_image(path: Path, size: Grid) -> Float[Tensor, "1 3 H W"]:
     """A picture in [0, 1]: its centre in the shape of `size`, resized with a Lanczos filter.
 
+    What is transparent is laid over white. Gray of 16 bits is read with 65535 as 1.
+
     Args:
         path: a picture of any size that PIL reads.
         size: height and width wanted.
 
     Raises:
-        ConfigError: no such file, or no picture.
+        ConfigError: no such file, no picture, or numbers of which nothing tells what is black and what white: floats,
+            integers beyond 16 bits.
     """
     from PIL import Image, ImageOps
 
     with _open(path) as picture:
-        upright = ImageOps.exif_transpose(picture).convert("RGB")
+        upright = _rgb(ImageOps.exif_transpose(picture), path)
         cropped = ImageOps.fit(upright, (size[1], size[0]), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(cropped)).permute(2, 0, 1)[None].float().div_(255.0)
+
+
+def _rgb(picture: Image.Image, path: Path) -> Image.Image:
+    """8 bits of red, green and blue: PIL alone clips larger numbers and uncovers what transparent pixels hide."""
+    from PIL import Image
+
+    if picture.mode == "F":
+        raise _unreadable(path, "floats")
+    if picture.mode == "I" or picture.mode.startswith("I;16"):
+        values = np.asarray(picture).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise _unreadable(path, f"integers from {values.min()} to {values.max()}")
+        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
+        clear = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _unreadable(path: Path, held: str) -> ConfigError:
+    return ConfigError(
+        f"{path}: its pixels are {held}, which do not tell what is black and what is white: scale them to 0-255 or "
+        "0-65535 and save them as a PNG of 8 or 16 bits."
+    )
 
 
 def _open(path: Path) -> Image.Image:

@@ -59,7 +59,8 @@ def load(
     Args:
         name_or_path: "landuse-var" (bundled), "toy", a file, a folder, an official name ("var-d16") or a hub id.
         family: of a checkpoint whose file does not tell; "var" by default.
-        device: "cpu", "cuda", "mps" or a `torch.device`.
+        device: "cpu", "cuda", "mps" or a `torch.device`; a registered backend that takes none, as "toy", stays where it
+            is.
         dtype: of the network.
         **options: of the family's loader, for instance `tokenizer=PATH` (`hguide.backends.var.files.load`).
 
@@ -69,7 +70,7 @@ def load(
     Raises:
         RegistryError: an unknown family.
         CheckpointError: no such file or name, or unusable weights.
-        ConfigError: an option that the family does not have.
+        ConfigError: an option that the family does not have, or no such device or dtype.
 
     Example:
         >>> import hguide
@@ -77,7 +78,10 @@ def load(
         Categorical(size=...)
     """
     text = str(name_or_path)
+    device, dtype = _checked_device(device), _checked_dtype(dtype)
     if text in BUNDLED:
+        if family not in (None, BUNDLED[text]):
+            raise ConfigError(f"{text} is a model of the family {BUNDLED[text]!r}, asked for {family!r}.")
         path = bundled_path(text)
         if not path.is_file():
             raise CheckpointError(f"{text}: its weights are missing from this installation ({path}); install it again.")
@@ -85,12 +89,16 @@ def load(
     if "/" not in text and not Path(text).exists() and "." not in text and text in registry and text not in LOADERS:
         backend = registry.get(text)
         _check_options(text, backend, options)
-        return backend(**options)
-    loader = _loader(family or _family_of(Path(text)), options)
+        given = {"device": device, "dtype": dtype}
+        taken = {name: value for name, value in given.items() if name in inspect.signature(backend).parameters}
+        if "dtype" not in taken and dtype != torch.float32:
+            raise ConfigError(f"{text} takes no dtype: it computes in its own, asked for {dtype}.")
+        return backend(**taken, **options)
+    loader = _loader(family or _family_of(Path(text).expanduser()), options)
     try:
         return loader(name_or_path, device=device, dtype=dtype, **options)
     except CheckpointError as error:
-        if Path(text).exists() or "/" in text:
+        if Path(text).expanduser().exists() or "/" in text:
             raise
         raise CheckpointError(f"{error} Bundled models: {near_matches(text, BUNDLED)}") from None
 
@@ -104,7 +112,23 @@ def family_of(name_or_path: str | Path) -> str:
     text = str(name_or_path)
     if text in BUNDLED:
         return BUNDLED[text]
-    return text if text in registry and text not in LOADERS else _family_of(Path(text))
+    return text if text in registry and text not in LOADERS else _family_of(Path(text).expanduser())
+
+
+def _checked_device(device: torch.device | str) -> torch.device:
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f'device is "cpu", "cuda", "mps" or a torch.device, got {device!r}.') from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f'device {device!r}: PyTorch sees no CUDA device here; use device="cpu".')
+    return found
+
+
+def _checked_dtype(dtype: torch.dtype) -> torch.dtype:
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ConfigError(f"dtype is a floating type, for instance torch.bfloat16, got {dtype!r}.")
+    return dtype
 
 
 def _loader(family: str, options: Mapping[str, Any]) -> Any:
@@ -135,9 +159,12 @@ def _family_of(path: Path) -> str:
     from hguide.backends.checkpoints import read_metadata
 
     try:
-        return str(json.loads(read_metadata(path).get("hguide", "{}")).get("family", "var"))
+        facts = json.loads(read_metadata(path).get("hguide", "{}"))
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path}: its description is damaged: {error}.") from error
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"{path}: its description is damaged: a mapping was expected, got {facts!r}.")
+    return str(facts.get("family", "var"))
 
 
 def _is_published_hart(path: Path) -> bool:

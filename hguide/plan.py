@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hguide.errors import StreamError, near_matches
+from hguide.errors import ConfigError, StreamError, near_matches
 from hguide.generator import ScaleGenerator
 from hguide.grids import Step
 from hguide.guidance import Guidance
 from hguide.streams import COND, UNCOND, Stream
 
-__all__ = ["plan"]
+__all__ = ["asked_models", "plan"]
 
 
 def plan(
@@ -31,8 +31,11 @@ def plan(
 
     Raises:
         StreamError: names both sides and the reason.
+        ConfigError: a lender that is called "main".
     """
     models = models or {}
+    if "main" in models:
+        raise ConfigError('models lends streams of other models by name; "main" is the generator itself.')
     last_use: dict[Stream, int] = {}
     for index, scale in enumerate(generator.scales):
         for stream in guidance.asks(COND, Step(index, generator.count, 0, scale)):
@@ -54,6 +57,12 @@ def plan(
     return last_use
 
 
+def asked_models(generator: ScaleGenerator, guidance: Guidance) -> set[str]:
+    """The other models that a guidance asks for at any step."""
+    steps = (Step(scale.index, generator.count, 0, scale) for scale in generator.scales)
+    return {stream.model for step in steps for stream in guidance.asks(COND, step)} - {"main"}
+
+
 def _check_lender(generator: ScaleGenerator, name: str, lender: ScaleGenerator) -> None:
     if lender.scales != generator.scales or lender.channels != generator.channels:
         raise StreamError(
@@ -62,3 +71,15 @@ def _check_lender(generator: ScaleGenerator, name: str, lender: ScaleGenerator) 
         )
     if lender.tokenizer_hash != generator.tokenizer_hash:
         raise StreamError(f"lender {name!r} has another tokenizer than {generator.name}: its tokens mean other things.")
+    if lender.class_count != generator.class_count:
+        raise StreamError(
+            f"lender {name!r} has {lender.class_count} classes, {generator.name} {generator.class_count}: a class "
+            "would mean another thing, or nothing, to it."
+        )
+    if lender.class_names and generator.class_names and lender.class_names != generator.class_names:
+        first = next(pair for pair in zip(lender.class_names, generator.class_names, strict=True) if len({*pair}) > 1)
+        raise StreamError(f"lender {name!r} calls {first[0]!r} what {generator.name} calls {first[1]!r}.")
+    if not lender.starts_like(generator):
+        raise StreamError(
+            f"lender {name!r} starts from another map than {generator.name}: give it the same edit and start."
+        )

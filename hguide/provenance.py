@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from hguide.generator import ScaleGenerator
-from hguide.guidance import text_of
+from hguide.guidance import parse_schedule, text_of
 from hguide.sampling import Sampler
 from hguide.schedules import Schedule
+from hguide.temperature import parse_temperature
 
-__all__ = ["device_facts", "model_hash", "sampler_facts", "versions"]
+__all__ = ["device_facts", "model_hash", "sampler_facts", "sampler_from", "versions"]
 
 PACKAGES = ("torch", "numpy", "pillow", "safetensors")
 
@@ -24,9 +25,13 @@ PACKAGES = ("torch", "numpy", "pillow", "safetensors")
 def model_hash(generator: ScaleGenerator) -> str:
     """SHA-256 of a generator's weights as they compute: names, dtypes, shapes and bytes of all its tensors.
 
-    Independent of the file they came from; another dtype is another hash, since it makes other images.
+    Independent of the file they came from; another dtype is another hash, since it makes other images. A text encoder
+    whose weights it does not hold itself counts by its fingerprint.
     """
     digest = hashlib.sha256()
+    for name, value in sorted(vars(generator).items()):
+        if not isinstance(value, nn.Module) and isinstance(fingerprint := getattr(value, "fingerprint", None), str):
+            digest.update(f"{name} {fingerprint};".encode())
     for name, tensor in sorted(_tensors(generator)):
         value = tensor.detach().contiguous().cpu()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
@@ -46,6 +51,26 @@ def _tensors(generator: ScaleGenerator) -> Iterator[tuple[str, Tensor]]:
 def sampler_facts(sampler: Sampler) -> dict[str, Any]:
     """The sampler's settings as numbers, lists and texts."""
     return {name: _plain(getattr(sampler, name)) for name in ("temperature", "top_k", "top_p")}
+
+
+def sampler_from(settings: Mapping[str, Any]) -> Sampler:
+    """A sampler of numbers, lists and texts, as `sampler_facts` writes them.
+
+    Args:
+        settings: any of "temperature", "top_k" and "top_p".
+
+    >>> sampler_from({"top_k": 200.0, "temperature": [1.0, 0.5]})
+    Sampler(temperature=(1.0, 0.5), top_k=200, top_p=0.0)
+    """
+    return Sampler(**{name: _setting(name, value) for name, value in settings.items()})
+
+
+def _setting(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return parse_temperature(value) if name == "temperature" else parse_schedule(value)
+    if isinstance(value, Sequence):
+        return tuple(value)
+    return int(value) if name == "top_k" and isinstance(value, float) and value.is_integer() else value
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import torch
@@ -50,13 +51,13 @@ class Candidates:
 class Sampler:
     """Temperature, then top-k, then top-p, then a draw.
 
-    Ties at the top-k threshold are kept, and the most probable token always survives top-p, as in the official VAR,
-    HART and Infinity samplers (arXiv 2404.02905, code).
+    Ties at the thresholds of top-k and top-p are kept, and the most probable token always survives top-p, as in the
+    official VAR, HART and Infinity samplers (arXiv 2404.02905, code), where top-p cuts inside ties.
 
     Args:
         temperature: divides the logits; a positive number, a schedule, one number per step, or a function from the
             filtered logits `(b, n, c)` to a temperature `(b, n, 1)` that is applied after the filters.
-        top_k: number of most probable tokens kept; 0 keeps all.
+        top_k: number of most probable tokens kept; 0 keeps all. That of a schedule is rounded down, to 1 at least.
         top_p: probability mass kept, in [0, 1]; 0 keeps all.
     """
 
@@ -65,29 +66,34 @@ class Sampler:
     top_p: Setting = 0.0
 
     def __post_init__(self) -> None:
-        problems = []
-        for name, low, high in (("temperature", 0.0, math.inf), ("top_k", 0, math.inf), ("top_p", 0.0, 1.0)):
+        problems: list[str] = []
+        for name in ("temperature", "top_k", "top_p"):
             value = getattr(self, name)
             if isinstance(value, list):
                 value = tuple(value)
                 object.__setattr__(self, name, value)
-            if isinstance(value, Schedule) or callable(value):
+            if isinstance(value, Schedule) or (name == "temperature" and callable(value)):
                 continue
             for number in value if isinstance(value, tuple) else (value,):
-                inside = low < number < high if name == "temperature" else low <= number <= high
-                if not inside:
-                    bounds = "positive and finite" if name == "temperature" else f"from {low:g} to {high:g}"
-                    problems.append(f"{name} is {bounds}, got {number!r}")
+                if problem := _problem(name, number):
+                    problems.append(problem)
                 elif name == "top_k" and number != int(number):
                     problems.append(f"top_k is a whole number, got {number!r}")
         if problems:
             raise ConfigError("Sampler: " + "; ".join(problems) + ".")
 
     def at(self, name: str, step: Step) -> float:
-        """The number that `temperature`, `top_k` or `top_p` has at a step."""
+        """The number that `temperature`, `top_k` or `top_p` has at a step.
+
+        Raises:
+            ConfigError: a schedule leaves the range there, a list has another length, or the number follows the logits.
+        """
         value: Any = getattr(self, name)
         if isinstance(value, Schedule):
-            return value(step)
+            number = value(step)
+            if problem := _problem(name, number):
+                raise ConfigError(f"Sampler: {problem} at step {step.index} from {value}.")
+            return max(1, math.floor(number)) if name == "top_k" and number > 0 else number
         if isinstance(value, tuple):
             if len(value) != step.count:
                 raise ConfigError(f"Sampler: {name} lists {len(value)} numbers, the generator has {step.count} steps.")
@@ -168,6 +174,17 @@ class Sampler:
         if top_p > 0.0:
             flat = torch.where(torch.sigmoid(-flat.abs()) <= 1.0 - top_p, likelier, flat)
         return flat
+
+
+def _problem(name: str, number: object) -> str | None:
+    """What is wrong with a setting's number, or None."""
+    if isinstance(number, bool) or not isinstance(number, Real):
+        return f"{name} is a number, a list of one number per step, or a schedule, got {number!r}"
+    if name == "temperature":
+        return None if 0.0 < float(number) < math.inf else f"temperature is positive and finite, got {number!r}"
+    if name == "top_k":
+        return None if 0.0 <= float(number) < math.inf else f"top_k is 0 (all) or a number of tokens, got {number!r}"
+    return None if 0.0 <= float(number) <= 1.0 else f"top_p is from 0 to 1, got {number!r}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,7 +303,12 @@ def _top_p(kept: Candidates, p: float) -> Candidates:
 
 
 def _without_tail(ordered: Float[Tensor, "b n c"], p: float) -> Float[Tensor, "b n c"]:
-    """Drop the least probable tokens whose cumulated probability is at most 1 - p; the last one always stays."""
+    """Drop the least probable tokens whose cumulated probability is at most 1 - p.
+
+    The last one always stays, and so does what ties with the least probable one that stays: the order of equal logits
+    is the sort's own affair, and differs between processors.
+    """
     drop = ordered.softmax(-1).cumsum_(-1) <= 1.0 - p
     drop[..., -1] = False
-    return ordered.masked_fill(drop, -math.inf)
+    smallest = ordered.gather(-1, drop.sum(-1, keepdim=True))
+    return ordered.masked_fill(ordered < smallest, -math.inf)

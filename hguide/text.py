@@ -61,6 +61,10 @@ class Operation:
 
 Node = Number | Name | List | Call | Operation
 
+# The reader and what builds from its nodes call themselves once per level; Python allows about a thousand calls.
+_DEEPEST = 32
+_LONGEST_NUMBER = 64
+
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_][\w.*-]*)|(?P<symbol>[()\[\],=|+]))"
 )
@@ -82,7 +86,8 @@ def read(text: str) -> Node:
     """The expression written in `text`.
 
     Raises:
-        ParseError: the text does not follow the grammar; points at the character.
+        ParseError: the text does not follow the grammar, has brackets more than 31 deep or a number of more than 64
+            characters; points at the character.
     """
     return _Reader(text).whole()
 
@@ -92,6 +97,7 @@ class _Reader:
         self.text = text
         self.tokens = self._split()
         self.next = 0
+        self.depth = 0
 
     def _split(self) -> Sequence[_Token]:
         tokens: list[_Token] = []
@@ -102,6 +108,8 @@ class _Reader:
                 at += len(self.text[at:]) - len(self.text[at:].lstrip())
                 raise fail(self.text, at, f"unexpected character {self.text[at]!r}.")
             kind = str(match.lastgroup)
+            if kind == "number" and len(match[kind]) > _LONGEST_NUMBER:
+                raise fail(self.text, match.start(kind), f"a number has at most {_LONGEST_NUMBER} characters.")
             # "a +1" is a sum of a and 1 to the eye, not a followed by the number +1.
             if kind == "number" and match["number"][0] == "+" and tokens and tokens[-1].text not in "(,=[|+":
                 tokens.append(_Token("symbol", "+", match.start(kind)))
@@ -134,7 +142,12 @@ class _Reader:
         return fail(self.text, token.at, f"expected {wanted}, got {got}.")
 
     def expression(self) -> Node:
-        return self.operation("|", lambda: self.operation("+", self.atom))
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise fail(self.text, self.tokens[self.next - 1].at, f"brackets are at most {_DEEPEST - 1} deep.")
+        node = self.operation("|", lambda: self.operation("+", self.atom))
+        self.depth -= 1
+        return node
 
     def operation(self, symbol: str, part: Callable[[], Node]) -> Node:
         at = self.peek().at

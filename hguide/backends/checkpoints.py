@@ -21,13 +21,15 @@ __all__ = ["check_keys", "load_into", "read_metadata", "read_state_dict", "save_
 PICKLED = (".pth", ".pt", ".bin", ".ckpt")
 ZIP_MAGIC = b"PK\x03\x04"
 NESTING = 3
+WRAPPERS = ("model", "module", "state_dict")
 
 
 def read_state_dict(path: str | Path, names: Sequence[str] = ()) -> dict[str, Tensor]:
     """The tensors of a file, on the CPU; nothing in the file is executed.
 
     Safetensors files are read as such; files of `torch.save` with `weights_only=True`, memory-mapped where their format
-    allows it. A training checkpoint wraps its state dicts: `{"trainer": {"var_wo_ddp": {...}, "vae_local": {...}}}`.
+    allows it. A training checkpoint wraps its state dicts: `{"trainer": {"var_wo_ddp": {...}, "vae_local": {...}}}`, or
+    its only one as "model", "module" or "state_dict".
 
     Args:
         path: a `.safetensors`, `.pth`, `.pt`, `.bin` or `.ckpt` file.
@@ -196,6 +198,8 @@ def _state_dict_in(content: Any, path: Path, names: Sequence[str]) -> dict[str, 
         for place, state in wrapped.items():
             if place[-1] == wanted:
                 return _dense(state, path)
+    if len(wrapped) == 1 and next(iter(wrapped))[-1] in WRAPPERS:
+        return _dense(next(iter(wrapped.values())), path)
     offered = ", ".join(".".join(place) for place in wrapped)
     wanted_names = f"{' or '.join(map(repr, names))}" if names else "a state dict at the top level"
     raise CheckpointError(f"{path}: asked for {wanted_names}, the file holds {offered or 'no state dict'}.")
@@ -223,7 +227,9 @@ def _dense(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     odd = [name for name, value in state.items() if value.layout != torch.strided or value.is_quantized]
     if odd:
         raise CheckpointError(f"{path}: weights must be dense and not quantised, these are not: {', '.join(odd[:5])}.")
-    return {name: value.detach() for name, value in state.items()}
+    # Data-parallel training puts its own name before every other.
+    parallel = all(name.startswith("module.") for name in state)
+    return {name.removeprefix("module.") if parallel else name: value.detach() for name, value in state.items()}
 
 
 def _matches(name: str, patterns: Collection[str]) -> bool:

@@ -59,7 +59,9 @@ def fetch(name_or_path: str | Path, file: str | None = None, revision: str | Non
         return _download(repository, file or official, revision)
     if HUB_ID.fullmatch(text) and not text.endswith(WEIGHTS):
         return _download(text, file or _only_file(text), revision)
-    raise CheckpointError(f"{text}: no such file. Published models: {near_matches(text, OFFICIAL_FILES)}")
+    raise CheckpointError(
+        f"{text}: no such file, and no published model of that name. {near_matches(text, OFFICIAL_FILES)}"
+    )
 
 
 def _local(path: Path, file: str | None) -> Path:

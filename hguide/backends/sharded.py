@@ -11,7 +11,7 @@ from torch import Tensor
 from hguide.backends.checkpoints import read_state_dict
 from hguide.errors import CheckpointError
 
-__all__ = ["index_in", "read_shards"]
+__all__ = ["INDEX", "index_in", "read_shards"]
 
 INDEX = ".index.json"
 

@@ -91,7 +91,7 @@ class TinyTextEncoder(nn.Module):
         """
         rows = [prompt.strip().lower().encode()[: self.config.tokens] for prompt in prompts]
         if not all(rows):
-            raise ConfigError("a prompt must not be empty; the null condition is None.")
+            raise ConfigError("a prompt must not be empty: this text encoder was trained on words alone.")
         ids = torch.zeros(len(rows), self.config.tokens, dtype=torch.int64)
         for row, text in enumerate(rows):
             ids[row, : len(text)] = torch.tensor(list(text)) + 1

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from hguide.errors import CheckpointError, ConfigError
 
-__all__ = ["hidden_size", "load_encoder"]
+__all__ = ["LOCAL", "hidden_size", "load_encoder"]
+
+LOCAL: Mapping[str, bool] = MappingProxyType({"local_files_only": True, "trust_remote_code": False})
+"""How every part of such a folder is read: nothing is fetched, and code that lies in it is not run."""
 
 
 def hidden_size(path: Path, what: str = "text encoder") -> int:
@@ -50,10 +55,9 @@ def load_encoder(
         import transformers
     except ImportError as error:
         raise ConfigError("prompts need the text extra: pip install 'hguide[text]'.") from error
-    local = {"local_files_only": True, "trust_remote_code": False}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(words or path, **local)
-        model = getattr(transformers, kind).from_pretrained(path, **local)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(words or path, **LOCAL)
+        model = getattr(transformers, kind).from_pretrained(path, **LOCAL)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path}: transformers cannot load the text encoder ({reason[:200]}).") from error

@@ -8,12 +8,11 @@ from pathlib import Path
 from torch import Tensor
 
 from hguide.backends.checkpoints import read_state_dict
-from hguide.backends.sharded import index_in, read_shards
+from hguide.backends.sharded import INDEX, index_in, read_shards
 from hguide.errors import CheckpointError
 
 __all__ = ["find_weights", "read_weights"]
 
-INDEX = ".index.json"
 USUAL = ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
 

@@ -9,11 +9,10 @@ from typing import Any
 from hguide.cli.options import load_model
 from hguide.errors import CheckpointError, ConfigError, near_matches
 from hguide.generator import ScaleGenerator
-from hguide.grids import Step
 from hguide.guidance import Guidance
-from hguide.streams import COND
+from hguide.plan import asked_models
 
-__all__ = ["add_lenders", "asked_models", "lender_paths", "lenders_of"]
+__all__ = ["add_lenders", "lender_paths", "lenders_of"]
 
 
 def add_lenders(parser: Any) -> None:
@@ -83,12 +82,6 @@ def _pair(entry: str) -> tuple[str, str]:
     if not equals or not name or not path:
         raise ConfigError(f"models: a lender is written NAME=MODEL, as weak=small.safetensors, got {entry.strip()!r}.")
     return name, path
-
-
-def asked_models(generator: ScaleGenerator, guidance: Guidance) -> set[str]:
-    """The other models that a guidance asks for at any step."""
-    steps = (Step(scale.index, generator.count, 0, scale) for scale in generator.scales)
-    return {stream.model for step in steps for stream in guidance.asks(COND, step)} - {"main"}
 
 
 def _loaded(name: str, path: str, options: Any) -> ScaleGenerator:

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from hguide.sampling import Sampler
 
 __all__ = [
+    "Dtype",
     "add_model",
     "add_sampling",
     "batch_size_of",
     "checked_device",
     "load_model",
     "new_file",
-    "sampler_from",
     "sampler_of",
     "writable_folder",
 ]
@@ -102,6 +102,8 @@ def sampler_of(options: Any) -> Sampler:
     """The sampler that the options of `add_sampling` describe."""
     if options.batch_size != "auto" and options.batch_size < 1:
         raise ConfigError(f"batch-size is at least 1, or auto, got {options.batch_size}.")
+    from hguide.provenance import sampler_from
+
     return sampler_from({name: getattr(options, name) for name in ("temperature", "top_k", "top_p")})
 
 
@@ -121,21 +123,6 @@ def batch_size_of(
 
     lives = [plan(generator, each, negative=getattr(options, "negative", None), models=models) for each in guidances]
     return min(automatic_batch_size(generator, live, models, wanted=wanted) for live in lives)
-
-
-def sampler_from(settings: dict[str, Any]) -> Sampler:
-    """A sampler of numbers, lists and texts, as `hguide.provenance.sampler_facts` writes them."""
-    from hguide.guidance import parse_schedule
-    from hguide.sampling import Sampler
-    from hguide.temperature import parse_temperature
-
-    values: dict[str, Any] = {}
-    for name, value in settings.items():
-        whole = name == "top_k" and isinstance(value, float) and value == int(value)
-        listed = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-        read = parse_temperature if name == "temperature" else parse_schedule
-        values[name] = read(value) if isinstance(value, str) else int(value) if whole else listed
-    return Sampler(**values)
 
 
 def writable_folder(folder: str | Path) -> Path:

@@ -11,15 +11,18 @@ import numpy as np
 
 from hguide.cli.batches import sample_batches
 from hguide.cli.lenders import lenders_of
-from hguide.cli.options import load_model, sampler_from, writable_folder
+from hguide.cli.options import load_model, writable_folder
 from hguide.cli.settings import read_settings
 from hguide.errors import ConfigError
 from hguide.generator import ScaleGenerator
 from hguide.guidance import parse
 from hguide.images import read_png, to_uint8, write_png
-from hguide.provenance import device_facts, model_hash, versions
+from hguide.provenance import device_facts, model_hash, sampler_from, versions
 
 __all__ = ["repeat"]
+
+TAKEN = ("source", "out", "overwrite", "device", "config")
+"""Options that mean something here; the picture tells all others."""
 
 
 def repeat(source: Path, options: Any) -> int:
@@ -32,8 +35,10 @@ def repeat(source: Path, options: Any) -> int:
         0 where it does, else 1.
 
     Raises:
-        ConfigError: no settings in the file, another model under its name, or a file in the way.
+        ConfigError: options of a sampling of one's own, no settings in the file, another model under its name, or a
+            file in the way.
     """
+    _check_options(source, options)
     settings = read_settings(source)
     target = writable_folder(options.out) / source.name
     itself = target.resolve() == source.resolve()
@@ -66,6 +71,20 @@ def repeat(source: Path, options: Any) -> int:
         print(target)
     print(f"{source}: {'repeated bit for bit' if equal else _difference(original, pixels)}")
     return 0 if equal else 1
+
+
+def _check_options(source: Path, options: Any) -> None:
+    from hguide.cli.commands import sample
+    from hguide.cli.parser import command_parser
+
+    usual = command_parser("sample", sample).get_defaults()
+    given = [name for name in vars(usual) if name not in TAKEN and getattr(options, name) != getattr(usual, name)]
+    if given:
+        named = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise ConfigError(
+            f"--from repeats {source} with the settings inside it, and {named} cannot change them: leave out {named}, "
+            "or sample without --from."
+        )
 
 
 def _check_weights(source: Path, name: str, wanted: str, generator: ScaleGenerator) -> None:

@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hguide.errors import CheckpointError
+from hguide.backends.checkpoints import load_into, save_safetensors
+from hguide.errors import CheckpointError, ConfigError
 
-__all__ = ["FeatureConfig", "FeatureNetwork", "load_features"]
+__all__ = ["FeatureConfig", "FeatureNetwork", "bundled_features", "load_features", "save_features"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,12 @@ class FeatureConfig:
     features: int = 48
     widths: tuple[int, ...] = (32, 64, 96)
     blocks: tuple[int, ...] = (1, 2, 1)
+
+    def __post_init__(self) -> None:
+        if not self.widths or len(self.widths) != len(self.blocks):
+            raise ConfigError(
+                f"FeatureConfig: a width and a number of blocks per level, got {self.widths}, {self.blocks}."
+            )
 
 
 class _Block(nn.Module):
@@ -113,31 +120,55 @@ def load_features(path: str | Path | None = None) -> tuple[FeatureNetwork, dict[
         "training" (how it was trained and how well it does on held-out crops).
 
     Raises:
-        CheckpointError: the file is missing or holds something else.
+        CheckpointError: the file is missing or damaged, holds something else, or weights of another network; lists the
+            keys that do not fit.
     """
     from safetensors import SafetensorError, safe_open
 
-    file = bundled_features() if path is None else Path(path)
+    file = bundled_features() if path is None else Path(path).expanduser()
     try:
         with safe_open(str(file), "pt") as handle:
             metadata = json.loads((handle.metadata() or {}).get("hguide", "null"))
             state = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118 - not a mapping.
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, json.JSONDecodeError, RecursionError) as error:
         raise CheckpointError(f"cannot read feature weights from {file}: {error}") from error
-    if not metadata or metadata.get("family") != "features":
+    if not isinstance(metadata, dict) or metadata.get("family") != "features":
         raise CheckpointError(f"{file} holds no feature network (its metadata names no family 'features').")
-    shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in metadata["network"].items()}
-    network = FeatureNetwork(FeatureConfig(**shape))
-    network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    network = _described(metadata, file)
+    try:
+        load_into(network, state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}: {error}") from error
     metadata["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     return network.eval().requires_grad_(False), metadata
 
 
-def save_features(network: FeatureNetwork, metadata: dict[str, Any], path: str | Path) -> None:
-    """Write the network in float16 with its metadata."""
-    from safetensors.torch import save_file
+def _described(metadata: dict[str, Any], file: Path) -> FeatureNetwork:
+    """The network that the metadata describes, without memory: sizes of a damaged file may be any."""
+    shape, classes = metadata.get("network"), metadata.get("classes")
+    try:
+        if not isinstance(shape, dict):
+            raise ValueError(f"no shape of the network under 'network', but {shape!r}")
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()}
+        config = FeatureConfig(**values)
+        if not isinstance(classes, list) or len(classes) != config.classes:
+            raise ValueError(f"not the names of {config.classes} classes under 'classes', but {classes!r}")
+        with torch.device("meta"):
+            return FeatureNetwork(config)
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{file}: its metadata does not describe a feature network ({reason[:200]}).") from error
 
+
+def save_features(network: FeatureNetwork, metadata: dict[str, Any], path: str | Path) -> None:
+    """Write the network in float16 with its metadata, whole or not at all.
+
+    Args:
+        network: to write.
+        metadata: plain values; "classes" are the names of its classes.
+        path: of the file; its folder is made where it is missing.
+    """
     state = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
     text = json.dumps({"family": "features", "network": asdict(network.config), **metadata})
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in state.items()}, str(path), {"hguide": text})
+    save_safetensors(path, state, {"hguide": text})

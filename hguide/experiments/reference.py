@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -22,7 +24,28 @@ from hguide.experiments.measures.clusters import Clusters
 from hguide.experiments.measures.floor import even_rows
 from hguide.grids import Grid
 
-__all__ = ["Crops", "Reference", "bundled_reference", "load_reference", "reference_of_images", "save_reference"]
+__all__ = [
+    "Crops",
+    "Reference",
+    "bundled_reference",
+    "for_networks",
+    "load_reference",
+    "reference_of_images",
+    "save_reference",
+]
+
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What numpy and zipfile raise on files that are no archives, cut short or made up."""
 
 ARRAYS = ("features", "spatial", "power", "squeezenet")
 
@@ -168,11 +191,13 @@ def load_reference(path: str | Path | None = None) -> Reference:
         mean, basis = state.get("projection.mean"), state.get("projection.basis")
         projection = None if mean is None or basis is None else Projection(mean, basis)
         size = (int(about["size"]), int(about["size"]))
-        networks = dict(about["networks"])
+        name, networks = str(about["name"]), dict(about["networks"])
     except KeyError as error:
         raise CheckpointError(f"the reference {file} has no {error}.") from error
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the reference {file} does not describe itself as it should: {error}.") from error
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return Reference(str(about["name"]), digest, train, test, size, networks, projection, about)
+    return Reference(name, digest, train, test, size, networks, projection, about)
 
 
 def _side(state: Mapping[str, Tensor], side: str) -> Crops:
@@ -186,22 +211,26 @@ def reference_of_images(path: str | Path, extractors: Mapping[str, Extractor]) -
 
     Args:
         path: `.npz` whose `arr_0` is `(n, H, W, 3)` uint8, as ADM's evaluator reads it.
-        extractors: "landuse" and, for the repeat, "squeezenet".
+        extractors: "landuse" and, for the repeat, "squeezenet"; without the first, crops are counted and have no
+            arrays.
 
     Raises:
-        ConfigError: another file.
+        ConfigError: another file, or a damaged one.
     """
     file = Path(path).expanduser()
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        # Opened here, because numpy leaves a damaged archive open.
+        with file.open("rb") as content, np.load(content, allow_pickle=False) as archive:
             images = archive["arr_0"]
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except UNREADABLE as error:
         raise ConfigError(f"{file}: expected an .npz with pictures in arr_0 ({error}).") from error
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or len(images) < 2:
         raise ConfigError(f"{file}: arr_0 is (n, H, W, 3) uint8, got {images.shape} {images.dtype}.")
-    found = extractors["landuse"].arrays(images)
-    arrays = {name: torch.from_numpy(found[name]) for name in ("features", "spatial", "power")}
-    networks = {"features": extractors["landuse"].hash}
+    arrays, networks = {}, {}
+    if "landuse" in extractors:
+        found = extractors["landuse"].arrays(images)
+        arrays = {name: torch.from_numpy(found[name]) for name in ("features", "spatial", "power")}
+        networks["features"] = extractors["landuse"].hash
     if "squeezenet" in extractors:
         arrays["squeezenet"] = torch.from_numpy(extractors["squeezenet"].arrays(images)["features"])
         networks["squeezenet"] = extractors["squeezenet"].hash

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from hguide.autocast import no_autocast
 from hguide.errors import ConfigError
 from hguide.grids import Step
 from hguide.registry import Registry
@@ -59,7 +60,7 @@ class Guidance(ABC):
     def apply(
         self, predictions: Mapping[Stream, Tensor], step: Step, memory: Memory, stream: Stream = COND
     ) -> tuple[Tensor, dict[tuple[Path, Stream], Any]]:
-        """Guided logits of one step.
+        """Guided logits of one step, the same whether autocast is on or off.
 
         Args:
             predictions: logits of each stream in `asks(stream, step)`, channel-last.
@@ -71,7 +72,8 @@ class Guidance(ABC):
             The guided logits, and the memory for the next step.
         """
         learned: dict[tuple[Path, Stream], Any] = {}
-        guided = self.bind(predictions.__getitem__, step, memory, learned)(stream)
+        with no_autocast(predictions[stream].device):
+            guided = self.bind(predictions.__getitem__, step, memory, learned)(stream)
         return guided, {**memory, **learned}
 
     def __or__(self, other: Guidance) -> Guidance:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hguide.autocast import no_autocast
 from hguide.grids import Step
 from hguide.guidance.base import Method, Predictor
 from hguide.guidance.gauge import fix_gauge, gauge_problems
@@ -134,7 +135,7 @@ class IGG(Method):
         # A map of the step before lies on another grid, where no window is defined.
         window = ((height, width), self.window) if self.window and keys is queries else None
         temperature = math.sqrt(channels) if self.temperature is None else self.temperature
-        with torch.autocast(total.device.type, enabled=False):
+        with no_autocast(total.device):
             return add_attention(
                 total.flatten(1, 2),
                 queries.flatten(1, 2),

@@ -12,6 +12,7 @@ from torch import Tensor
 from hguide.errors import ConfigError, near_matches
 from hguide.grids import Step
 from hguide.guidance.base import Method, Predictor
+from hguide.guidance.carried import carried
 from hguide.priors import DSE, LinearPrior, Prior, extrapolate, extrapolate_rows, operator
 from hguide.schedules import Linear, Schedule, strength_at
 from hguide.streams import Stream
@@ -26,8 +27,10 @@ _POSITIONS = ("all", "masked", "visible")
 class SSG(Method):
     """Scaled Spatial Guidance: l'_k = l_k + beta_k (l_k - P l_{k-1}), and l'_0 = l_0.
 
-    P carries the logits of the step before to the grid of this one. Linear priors are one matrix, and the update one
-    matrix product. On a partial map the rows of P at its positions act; partial maps are not remembered.
+    P carries the logits of the step before to the grid of this one. A linear prior is a matrix, computed once in
+    float64 by the library that defines it. A step multiplies by it, or by its two factors where that is quicker, and
+    adds the update in the same product. On a partial map the rows of P at its positions act; partial maps are not
+    remembered.
 
     Args:
         strength: beta; a number >= 0, multiplied by the schedule, or a schedule or one number per step used as it is.
@@ -111,11 +114,7 @@ class SSG(Method):
             if step.positions is None:
                 return extrapolate(logits, previous, matrix, beta)
             return extrapolate_rows(logits, step.positions, previous, matrix, beta)
-        prior = self.prior(previous, step.grid, step)
-        if step.positions is not None:
-            flat = prior.flatten(1, 2)
-            prior = flat.gather(1, step.positions[..., None].expand(-1, -1, flat.shape[-1]))
-        return logits + beta * (logits - prior)
+        return logits + beta * (logits - carried(self.prior, previous, step))
 
     def _where(self, step: Step, guided: Tensor, logits: Tensor) -> Tensor:
         """The guided logits at the chosen positions, the given ones elsewhere."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hguide.autocast import no_autocast
 from hguide.errors import ShapeError
 from hguide.grids import Grid
 from hguide.kernels import kernels
@@ -36,7 +35,7 @@ def apply(matrix: Operator, logits: Float[Tensor, "*batch h w v"], target: Grid)
     *batch, height, width, channels = logits.shape
     _require_grids(matrix, (height, width), target)
     maps = logits.reshape(-1, height * width, channels).to(matrix.dtype)
-    with _no_autocast(logits):
+    with no_autocast(logits.device):
         carried = _factored(matrix, maps) if isinstance(matrix, Factors) else torch.matmul(matrix, maps)
     return carried.reshape(*batch, *target, channels).to(logits.dtype)
 
@@ -76,7 +75,7 @@ def extrapolate(
         return logits if out is None else out.copy_(logits)
     flat = logits.reshape(batch, height * width, channels)
     before = previous.reshape(batch, -1, channels)
-    with _no_autocast(logits):
+    with no_autocast(logits.device):
         if torch.is_grad_enabled() and (logits.requires_grad or previous.requires_grad):
             result = _update(flat, before, matrix, beta)
             return result.view(logits.shape) if out is None else out.copy_(result.view(logits.shape))
@@ -117,9 +116,9 @@ def extrapolate_rows(
     _require_grids(matrix, (previous.shape[1], previous.shape[2]), None)
     if beta == 0:
         return logits
-    rows = matrix[positions]
     before = previous.reshape(previous.shape[0], -1, previous.shape[-1])
-    with _no_autocast(logits):
+    with no_autocast(logits.device):
+        rows = matrix[positions]
         wide, before = logits.to(rows.dtype), before.to(rows.dtype)
         return torch.baddbmm(wide, rows, before, beta=1 + beta, alpha=-beta).to(logits.dtype)
 
@@ -229,11 +228,3 @@ def _require_grids(matrix: Operator, source: Grid, target: Grid | None) -> None:
             f"the prior is compiled for {compiled[0]} -> {compiled[1]}, but the maps are {sizes}; "
             "compile it for these grids."
         )
-
-
-def _no_autocast(logits: Tensor) -> AbstractContextManager[None]:
-    """Autocast would round float32 logits to half precision in the product."""
-    kind = logits.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        return torch.autocast(kind, enabled=False)
-    return nullcontext()

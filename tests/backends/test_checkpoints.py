@@ -284,3 +284,10 @@ def test_written_files_are_readable_as_the_user_wants_new_files_to_be(tmp_path: 
     (tmp_path / "plain").touch()
     save_safetensors(tmp_path / "weights.safetensors", {"a": torch.zeros(1)}, {})
     assert (tmp_path / "weights.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("wrapper", ["model", "module", "state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_usual_wrappers_and_the_prefix_of_parallel_training_are_taken_off(tmp_path, wrapper, prefix):
+    torch.save({wrapper: {prefix + name: value for name, value in STATE.items()}, "epoch": 3}, tmp_path / "w.pth")
+    same(read_state_dict(tmp_path / "w.pth", ("var_wo_ddp",)), STATE)

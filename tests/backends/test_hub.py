@@ -31,7 +31,7 @@ def test_local_files_and_folders(tmp_path):
 
 @pytest.mark.parametrize("name", ["weights/absent.pth", "./absent.pth", "var-d61", "a/b/c"])
 def test_names_that_are_nowhere(name):
-    with pytest.raises(CheckpointError, match=r"no such file. Published models:.*Known: .*var-d16"):
+    with pytest.raises(CheckpointError, match=r"no such file, and no published model of that name..*Known: .*var-d16"):
         fetch(name)
 
 

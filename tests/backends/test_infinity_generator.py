@@ -14,6 +14,7 @@ from hguide.backends.text import TextEmbedding
 from hguide.errors import ConfigError
 from hguide.generate import generate
 from hguide.grids import Scale
+from hguide.provenance import model_hash
 from hguide.testing import check_generator
 
 TALL = ScaleSchedule(((1, 1), (2, 1), (3, 2), (6, 4)), (12, 8))
@@ -148,3 +149,31 @@ def test_it_is_registered() -> None:
     assert registry.get("infinity") is Infinity
     with pytest.raises(hguide.HGuideError, match="no such file"):
         hguide.load("infinity-3b")
+
+
+def test_negatives_follow_their_seeds_into_any_batch() -> None:
+    model = tiny_infinity(text_encoder=LetterEncoder())
+    negatives = ["blurry", "grey", "dark"]
+    together = generate(model, "a cat", "cfg(w=3)", seeds=[1, 2, 3], negative=negatives, deterministic=True)
+    for place, negative in enumerate(negatives):
+        alone = generate(model, "a cat", "cfg(w=3)", seeds=[place + 1], negative=negative, deterministic=True)
+        assert torch.equal(together[place : place + 1], alone)
+    batched = generate(model, "a cat", "cfg(w=3)", seeds=[1, 2, 3], negative=negatives, batch_size=2)
+    torch.testing.assert_close(batched, together, atol=1e-4, rtol=0)
+    with pytest.raises(ConfigError, match="3 seeds but 2 negatives: give one negative, or one for each seed"):
+        generate(model, "a cat", "cfg(w=3)", seeds=[1, 2, 3], negative=negatives[:2], batch_size=2)
+
+
+def test_another_text_encoder_is_another_model() -> None:
+    encoders = [LetterEncoder(), LetterEncoder(), LetterEncoder()]
+    encoders[2].fingerprint = "other letters"
+    first, same, other = (model_hash(tiny_infinity(text_encoder=encoder)) for encoder in encoders)
+    assert first == same
+    assert first != other
+
+
+def test_all_of_it_in_float64() -> None:
+    model = tiny_infinity()
+    model.transformer.cast_blocks(torch.float64)
+    assert {value.dtype for value in model.transformer.parameters()} == {torch.float64}
+    assert torch.isfinite(generate(model, text(3), "cfg(w=2) | ssg(0.5)", seeds=[0])).all()

@@ -11,10 +11,10 @@ from tiny_infinity import SQUARE, text, tiny_infinity
 from torch import Tensor
 
 from hguide import COND, UNCOND, Corruption, Perturbation, Sampler, Scale, Step, Stream
+from hguide.backends.attention import attend
+from hguide.backends.corruption import donors
 from hguide.backends.infinity import Infinity, ScaleSchedule
 from hguide.backends.infinity.rope import rotate
-from hguide.backends.var.attention import attend
-from hguide.backends.var.corruption import donors
 from hguide.backends.var.transformer import block_causal_mask, scale_of_token
 from hguide.cost import cost
 from hguide.errors import StreamError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -90,3 +91,16 @@ def test_what_cannot_be_loaded(folder: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match=r"pip install 'hguide\[text\]'"):
         encoder(folder).encode(["a cat"])
+
+
+def test_code_in_the_folder_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evil = tmp_path / "evil"
+    evil.mkdir()
+    (evil / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}))
+    (evil / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass Evil: d_model = 3\n")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    for part in ("dim", "tokenizer"):
+        with pytest.raises(CheckpointError, match=r"of a T5 model \("):
+            getattr(T5TextEncoder(evil), part)
+    assert not (tmp_path / "ran").exists()

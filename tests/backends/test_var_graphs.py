@@ -20,7 +20,8 @@ from hguide import Sampler
 from hguide.backends.var import VAR
 from hguide.backends.var.files import load_pair
 from hguide.errors import ConfigError, NumericalError
-from hguide.generate import StepRecord, _check_all_finite, generate
+from hguide.finite import check_all_finite
+from hguide.generate import StepRecord, generate
 from hguide.graphs import CapturedRuns, Outcome
 from hguide.grids import Scale, Step
 from hguide.noise import SeededNoise
@@ -149,8 +150,8 @@ def test_steps_that_are_not_finite_are_named_after_the_replay() -> None:
     found = runs.outcome("key", torch.zeros(1, dtype=torch.int64), SeededNoise([0]), lambda c, n: outcome)
     assert found.finite is not outcome.finite
     with pytest.raises(NumericalError, match="step 1, call 0: not finite"):
-        _check_all_finite(found.steps, found.finite)
-    _check_all_finite(found.steps, replace(found, finite=torch.ones(3, dtype=torch.bool)).finite)
+        check_all_finite(found.steps, found.finite)
+    check_all_finite(found.steps, replace(found, finite=torch.ones(3, dtype=torch.bool)).finite)
 
 
 def test_priors_given_out_are_held() -> None:

@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hguide.backends.checkpoints import load_into, read_state_dict
+from hguide.backends.checkpoints import check_keys, load_into, read_state_dict
 from hguide.backends.conv_autoencoder import AutoencoderConfig
 from hguide.backends.var.infer_config import infer_tokenizer_config, infer_transformer_config
 from hguide.backends.var.tokenizer import UNUSED_KEYS, TokenizerConfig, VARTokenizer
+from hguide.backends.var.transformer import VARTransformer
 from hguide.errors import CheckpointError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "var"
@@ -106,3 +107,21 @@ def test_widths_that_no_tokenizer_has_are_refused():
     state["encoder.conv_in.weight"] = torch.empty(96, 3, 3, 3, device="meta")
     with pytest.raises(CheckpointError, match="no multiples of its first, 96"):
         infer_tokenizer_config(state)
+
+
+def test_heads_that_the_weights_tell_are_not_overruled():
+    state = meta("manifest_d16.json")
+    assert infer_transformer_config(state, heads=16).heads == 16
+    with pytest.raises(CheckpointError, match="The weights have 16 heads, asked for 8"):
+        infer_transformer_config(state, heads=8)
+
+
+def test_a_missing_scale_of_one_block_is_named_by_its_own_name():
+    state = meta("manifest_d16.json")
+    del state["blocks.0.attn.scale_mul_1H11"]
+    config = infer_transformer_config(state)
+    assert config.l2_norm
+    with torch.device("meta"):
+        wanted = VARTransformer(config).state_dict()
+    with pytest.raises(CheckpointError, match=r"missing: blocks\.0\.attn\.scale_mul_1H11"):
+        check_keys({name: value.shape for name, value in wanted.items()}, state, ("lvl_1L", "attn_bias*"))

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from hguide.backends.conv_autoencoder import AutoencoderConfig
-from hguide.backends.var.tokenizer import TokenizerConfig, VARTokenizer, tokenizer_hash
+from hguide.backends.tokenizer_hash import tokenizer_hash
+from hguide.backends.var.tokenizer import TokenizerConfig, VARTokenizer
 from hguide.errors import ConfigError, ShapeError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "var"

@@ -267,6 +267,17 @@ def test_a_lender_is_driven_by_the_tokens_of_the_run() -> None:
     assert torch.equal(lent_to_itself, generate(generator, 1, "none", seeds=[0]))
 
 
+def test_a_lender_starts_from_the_map_of_the_run() -> None:
+    generator = tiny_vq_diffusion()
+    tokens = generator.encode(generate(generator, 0, seeds=[3]))
+    edited = generator.with_options(edit=Edit(tokens, torch.ones(GRID, dtype=torch.bool)))
+    with pytest.raises(StreamError, match="lender 'weak' starts from another map.*give it the same edit and start"):
+        generate(edited, 0, "autoguidance(1.5)", seeds=[0], models={"weak": generator})
+    lender = generator.with_options(edit=edited.edit)
+    lent = generate(edited, 0, "autoguidance(1.5)", seeds=[0], models={"weak": lender})
+    assert torch.equal(lent, generate(edited, 0, "none", seeds=[0]))
+
+
 def test_codes_of_another_tokenizer_are_refused() -> None:
     with pytest.raises(ConfigError, match="the denoiser has 9 codes, the tokenizer 12; they were not trained together"):
         tiny_vq_diffusion(codes=9)

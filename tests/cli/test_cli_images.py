@@ -52,6 +52,41 @@ def test_pictures_are_cut_to_their_centre(tmp_path):
     assert torch.allclose(found, torch.tensor(0.2))
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_gray_of_16_bits_is_rescaled(suffix, tmp_path):
+    values = np.array([[0, 128, 257, 32896], [65535, 65280, 1000, 129]], np.uint16)
+    Image.fromarray(values).save(tmp_path / f"deep.{suffix}")
+    found = read_image(tmp_path / f"deep.{suffix}", (2, 4))[0]
+    assert (found * 255).round().int().tolist() == [np.rint(values / 257).astype(int).tolist()] * 3
+
+
+def test_integers_of_32_bits_are_read_where_16_suffice(tmp_path):
+    file = tmp_path / "wide.tif"
+    Image.fromarray(np.array([[0, 65535]], np.int32)).save(file)
+    assert read_image(file, (1, 2))[0, 0].tolist() == [[0.0, 1.0]]
+    Image.fromarray(np.array([[-1, 65536]], np.int32)).save(file)
+    with pytest.raises(ConfigError, match="integers from -1 to 65536, which do not tell.*PNG of 8 or 16 bits"):
+        read_image(file, (1, 2))
+
+
+def test_floats_are_refused(tmp_path):
+    Image.fromarray(np.random.default_rng(0).random((4, 4), np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(ConfigError, match="its pixels are floats.*scale them to 0-255"):
+        read_image(tmp_path / "f.tif", (4, 4))
+
+
+def test_what_is_transparent_is_laid_over_white(tmp_path):
+    pixels = np.array([[[200, 10, 40, 0], [200, 10, 40, 255], [0, 0, 0, 51]]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "clear.png")
+    found = read_image(tmp_path / "clear.png", (1, 3))[0].permute(1, 2, 0)[0] * 255
+    assert found.round().int().tolist() == [[255, 255, 255], [200, 10, 40], [204, 204, 204]]
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
+    palette.putpalette([9, 9, 9, 70, 80, 90])
+    palette.save(tmp_path / "palette.png", transparency=0)
+    found = read_image(tmp_path / "palette.png", (1, 2))[0].permute(1, 2, 0)[0] * 255
+    assert found.round().int().tolist() == [[255, 255, 255], [70, 80, 90]]
+
+
 def test_model_hash_follows_the_weights():
     one, same, other = ToyGenerator(), ToyGenerator(), ToyGenerator(seed=1)
     assert model_hash(one) == model_hash(same) != model_hash(other)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 import hguide
+from hguide.backends.checkpoints import read_metadata
 from hguide.backends.conv_autoencoder import AutoencoderConfig
 from hguide.backends.var import VAR, TokenizerConfig, TransformerConfig, VARTokenizer, VARTransformer
 from hguide.backends.var.files import save
@@ -77,6 +80,9 @@ def test_keeping_everything_returns_the_reconstruction(tiny, picture, tmp_path):
         (["--class", "forrest"], "unknown class 'forrest': did you mean 'forest'"),
         (["--class", "3"], "from 0 to 2, got 3"),
         (["--inpaint", "--outpaint"], "not two"),
+        (["--prefix", "2", "--box", "0,0,1,1"], "--prefix keeps steps of the whole picture: leave out --box"),
+        (["--guidance", "autoguidance(1)"], "models has no 'weak'"),
+        (["--models", "weak=nope"], "no guidance asks for it"),
         (["--model", "toy"], "toy cannot edit pictures"),
     ],
 )
@@ -110,6 +116,33 @@ def test_convert_keeps_model_and_training(tiny, tmp_path, capsys):
     assert out.stat().st_size < 0.7 * tiny.stat().st_size
     main(["show", str(out)])
     assert "steps: 7" in capsys.readouterr().out
+
+
+def test_edit_takes_lenders(tiny, picture, tmp_path):
+    """Autoguidance by the model itself pushes nowhere: the edit is that without guidance."""
+    kept = ["--box", "0,0,1,0.5"]
+    for name, extra in (("box", kept), ("prefix", ["--prefix", "2"])):
+        lent = ["--guidance", "autoguidance(1)", "--models", f"weak={tiny}"]
+        assert edit(tiny, picture, tmp_path / name, *extra, *lent) == 0
+        assert edit(tiny, picture, tmp_path / f"{name}-none", *extra, "--guidance", "none") == 0
+        pixels, text = read_png(tmp_path / name / "edit_000001.png")
+        assert (pixels == read_png(tmp_path / f"{name}-none" / "edit_000001.png")[0]).all()
+        assert json.loads(text["settings"])["lenders"] == {"weak": str(tiny)}
+
+
+@pytest.mark.parametrize("name", ["landuse-var", "landuse-var-weak"])
+def test_convert_takes_bundled_names(name, tmp_path):
+    out = tmp_path / "copy.safetensors"
+    assert main(["convert", name, str(out), "--dtype", "float16"]) == 0
+    assert model_hash(hguide.load(out)) == model_hash(hguide.load(name))
+    assert json.loads(read_metadata(out)["hguide"])["training"]
+
+
+def test_convert_tells_bundled_models_apart(tmp_path, capsys):
+    assert main(["convert", "landuse-hart", str(tmp_path / "x.safetensors")]) == 2
+    assert "a model of the family 'hart', of which nothing is converted" in capsys.readouterr().err
+    assert main(["convert", "landuse-vra", str(tmp_path / "x.safetensors")]) == 2
+    assert "Bundled models: did you mean 'landuse-var'" in capsys.readouterr().err
 
 
 def test_sample_by_class_name(tiny, tmp_path):

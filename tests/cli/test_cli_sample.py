@@ -10,7 +10,7 @@ import pytest
 
 import hguide
 from hguide.cli import main
-from hguide.cli.commands.sample import file_name
+from hguide.cli.commands.sample import file_names
 from hguide.cli.settings import read_settings
 from hguide.images import read_png, to_uint8, write_png
 
@@ -130,7 +130,13 @@ def test_nan_stops_and_names_the_step(tmp_path, capsys, monkeypatch):
 
 
 def test_file_names():
-    assert file_name(SimpleNamespace(name="beach", seed=3)) == "beach_000003.png"
-    assert file_name(SimpleNamespace(name="a dog / a cat!", seed=1234567)) == "a-dog-a-cat_1234567.png"
-    one, other = (file_name(SimpleNamespace(name="x" * 90 + end, seed=0)) for end in "ab")
-    assert one != other
+    def named(*names: str, seed: int = 0) -> list[str]:
+        return file_names([SimpleNamespace(name=name, seed=seed) for name in names])
+
+    assert named("beach", seed=3) == ["beach_000003.png"]
+    assert named("a dog / a cat!", seed=1234567) == ["a-dog-a-cat_1234567.png"]
+    assert len({*named("x" * 90 + "a", "x" * 90 + "b")}) == 2
+    alike = named("a red, car", "a red car", "A red car!", "beach")
+    assert len({name.lower() for name in alike}) == 4
+    assert alike[3] == "beach_000000.png"
+    assert named("a red car") == ["a-red-car_000000.png"]

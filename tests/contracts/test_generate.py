@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -137,11 +138,19 @@ def test_a_lender_that_is_the_generator_itself_is_main() -> None:
         ({"weka": ToyGenerator()}, "did you mean 'weka'"),
         ({"weak": ToyGenerator(channels=Categorical(9))}, "must be the same"),
         ({"weak": ToyGenerator(grids=((1, 1), (2, 2)))}, "must be the same"),
+        ({"weak": ToyGenerator(classes=5)}, "lender 'weak' has 5 classes, toy 4"),
     ],
 )
 def test_lenders_that_do_not_fit(models: dict[str, ToyGenerator], message: str) -> None:
     with pytest.raises(StreamError, match=message):
         generate(ToyGenerator(), 1, contrast(COND.by("weak")), seeds=[0], models=models)
+
+
+def test_a_lender_whose_classes_have_other_names() -> None:
+    toy, other = ToyGenerator(), ToyGenerator()
+    toy.class_names, other.class_names = ("farm", "lake", "river", "sea"), ("farm", "river", "lake", "sea")
+    with pytest.raises(StreamError, match="lender 'weak' calls 'river' what toy calls 'lake'"):
+        generate(toy, 1, contrast(COND.by("weak")), seeds=[0], models={"weak": other})
 
 
 def test_a_lender_with_another_tokenizer() -> None:
@@ -209,6 +218,39 @@ def test_nan_logits_stop_and_name_step_and_stream() -> None:
         generate(ToyGenerator(), 1, from_callable(lambda c, step: c / (step.index - 1), asks=()), seeds=[0])
 
 
+def test_images_that_are_not_finite_are_not_handed_out() -> None:
+    class Broken(ToyGenerator):
+        def decode(self, state: Any) -> Tensor:
+            images = super().decode(state)
+            images[-1, 2, 3, 4] = float("nan")
+            return images
+
+    with pytest.raises(NumericalError, match="the decoded images are not finite"):
+        generate(Broken(), 1, "cfg(w=2.0)", seeds=[0, 1])
+
+
+def test_numbers_of_numpy_are_conditions() -> None:
+    toy = ToyGenerator()
+    wanted = generate(toy, [1, 2], seeds=[0, 1])
+    for condition in (np.array([1, 2]), [np.int64(1), np.int32(2)], torch.tensor([1, 2]), range(1, 3)):
+        assert torch.equal(generate(toy, condition, seeds=[0, 1]), wanted)
+    assert torch.equal(generate(toy, np.int64(1), seeds=[0]), wanted[:1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": 5}, "seeds are integers, one per image.*got 5"),
+        ({"seeds": [0], "batch_size": 2.9}, 'batch_size is a whole number from 1, or "auto", got 2.9'),
+        ({"seeds": [0], "batch_size": "max"}, "batch_size is a whole number from 1, or \"auto\", got 'max'"),
+        ({"seeds": [0], "guidance": 3.0}, "guidance is a Guidance, its text form, or None, got 3.0"),
+    ],
+)
+def test_arguments_of_another_type(options: dict[str, Any], message: str, unchecked_types: None) -> None:
+    with pytest.raises(ConfigError, match=message):
+        generate(ToyGenerator(), 1, **options)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -216,7 +258,9 @@ def test_nan_logits_stop_and_name_step_and_stream() -> None:
         ({"seeds": [1, 2, 1]}, r"seeds repeat.*\[1\]"),
         ({"seeds": iter([1.5])}, "seeds are integers, got 1.5"),
         ({"seeds": [-1]}, "from 0 to"),
-        ({"seeds": [0], "batch_size": 0}, "batch_size is at least 1"),
+        ({"seeds": [0], "batch_size": 0}, "batch_size is a whole number from 1"),
+        ({"seeds": [0], "models": {"main": ToyGenerator(seed=9)}}, '"main" is the generator itself'),
+        ({"seeds": [0, 1, 2], "guidance": "cfg(2.0)", "negative": [1, 2]}, "3 seeds but 2 negatives"),
         ({"seeds": [0], "guidance": "cgf"}, "did you mean 'cfg'"),
         ({"seeds": [0], "condition": 4}, "from 0 to 3, got 4"),
         ({"seeds": [0], "condition": [1, 2]}, "1 seeds but 2 conditions"),

@@ -105,5 +105,5 @@ def test_an_automatic_batch_gives_the_images_of_any_other():
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_other_batch_sizes_are_refused(size):
-    with pytest.raises(ConfigError, match=r'batch_size is at least 1, or "auto", got'):
+    with pytest.raises(ConfigError, match=r'batch_size is a whole number from 1, or "auto", got'):
         hguide.generate(hguide.load("toy"), 1, seeds=[0], batch_size=size)

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "hguide"
-LOW = {"errors", "grids", "kernels", "registry"}
+LOW = {"autocast", "errors", "grids", "kernels", "registry"}
 CONTRACTS = LOW | {
     "streams",
     "transfer",
@@ -65,6 +65,13 @@ def test_contracts_do_not_know_what_stands_on_them() -> None:
             "guidance",
             "generate",
         }
+
+
+def test_the_command_line_stands_on_top() -> None:
+    """Only `python -m hguide` imports it; in particular no experiment, which its commands run."""
+    above = {PACKAGE / "__main__.py", *(PACKAGE / "cli").rglob("*.py")}
+    users = [path for path in PACKAGE.rglob("*.py") if path not in above and "cli" in imports(path)]
+    assert users == []
 
 
 def test_the_links_at_the_top_lead_into_the_package() -> None:

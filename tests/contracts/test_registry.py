@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +19,10 @@ from hguide.testing import check_prior, check_schedule
 
 class One:
     """An entry."""
+
+
+class Two:
+    """Another."""
 
 
 def make() -> Registry[One]:
@@ -38,8 +46,12 @@ def test_names_classes_and_lazy_places() -> None:
 
 def test_refusals() -> None:
     registry = make()
-    with pytest.raises(RegistryError, match="'one' is registered already"):
-        registry.add("one", One)
+    with pytest.raises(RegistryError, match="'one' is registered already .*:One., so .*:Two cannot be; choose another"):
+        registry.add("one", Two)
+    with pytest.raises(RegistryError, match="'one' is registered already .*:One., so collections:OrderedDict cannot"):
+        registry.add("one", "collections:OrderedDict")
+    with pytest.raises(RegistryError, match="'one' is registered already .*:One., so elsewhere:One cannot"):
+        registry.add("one", "elsewhere:One")
     with pytest.raises(RegistryError, match="unknown thing 'oen': did you mean 'one'. Known: one"):
         registry.get("oen")
     with pytest.raises(RegistryError, match="module:attr"):
@@ -63,6 +75,81 @@ def test_entry_points_are_read_when_needed(monkeypatch: pytest.MonkeyPatch) -> N
     registry.get("plugged")
     assert asked == ["tests.things"]
     assert registry.names() == ["one", "plugged"]
+
+
+PLUGIN = """
+from tests_of_plugins import registry
+
+@registry.register("contrast")
+class Contrast:
+    pass
+"""
+
+
+@pytest.fixture
+def plugged(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry[One]]:
+    """A registry, and a package `plugin` whose module `contrast` registers what an entry point names as well."""
+    registry = make()
+    monkeypatch.setitem(sys.modules, "tests_of_plugins", type(sys)("tests_of_plugins"))
+    sys.modules["tests_of_plugins"].registry = registry  # type: ignore[attr-defined]
+    (tmp_path / "plugin").mkdir()
+    (tmp_path / "plugin" / "contrast.py").write_text(PLUGIN)
+    (tmp_path / "plugin" / "__init__.py").write_text("from plugin.contrast import Contrast\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("plugin", "plugin.contrast"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    point = EntryPoint("contrast", request.param, "tests.things")
+    monkeypatch.setattr("hguide.registry.entry_points", lambda group: [point])
+    yield registry
+    for module in ("plugin", "plugin.contrast"):
+        sys.modules.pop(module, None)
+
+
+PLACES = pytest.mark.parametrize("plugged", ["plugin.contrast:Contrast", "plugin:Contrast"], indirect=True)
+
+
+@PLACES
+def test_a_module_behind_an_entry_point_may_register_the_class_itself(plugged: Registry[One]) -> None:
+    assert plugged.names() == ["contrast", "one"]
+    found = plugged.get("contrast")
+    assert found is sys.modules["plugin.contrast"].Contrast
+    assert plugged.name_of(found) == "contrast"
+
+
+@PLACES
+@pytest.mark.parametrize("read_before", [False, True])
+def test_importing_the_module_first_or_after_the_entry_points_is_the_same(
+    plugged: Registry[One], read_before: bool
+) -> None:
+    if read_before:
+        plugged.names()
+    contrast = importlib.import_module("plugin.contrast")
+    assert plugged.names() == ["contrast", "one"]
+    assert plugged.get("contrast") is contrast.Contrast
+
+
+@pytest.mark.parametrize("plugged", ["plugin.other:Contrast"], indirect=True)
+def test_a_class_named_by_an_entry_point_alone_has_its_name(plugged: Registry[One]) -> None:
+    other = type("Contrast", (), {"__module__": "plugin.other", "__qualname__": "Contrast"})
+    assert plugged.name_of(other) == "contrast"
+    assert plugged.name_of(Two) is None
+
+
+@pytest.mark.parametrize("plugged", ["plugin.contrast:Other"], indirect=True)
+def test_an_entry_point_and_a_decorator_that_disagree_are_refused(plugged: Registry[One]) -> None:
+    plugged.names()
+    with pytest.raises(RegistryError, match="already .plugin.contrast:Other., so plugin.contrast:Contrast cannot be"):
+        plugged.get("contrast")
+
+
+def test_a_class_that_is_defined_anew_takes_the_place_of_the_old_one() -> None:
+    registry = make()
+    registry.add("one", One)
+    anew = type("One", (), {"__module__": One.__module__, "__qualname__": One.__qualname__})
+    registry.register("one")(anew)
+    assert registry.get("one") is anew
+    registry.add("one", registry.origin("one"))
+    assert registry.get("one") is anew  # A place never takes that of the class itself.
 
 
 @pytest.mark.parametrize("name", schedules.registry.names())

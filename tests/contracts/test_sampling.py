@@ -15,7 +15,7 @@ from hguide.errors import ConfigError, ShapeError
 from hguide.grids import Scale, Step
 from hguide.noise import SeededNoise
 from hguide.sampling import Prefix, Replay, Sampler, _filtered, _filtered_without_waiting
-from hguide.schedules import Linear
+from hguide.schedules import Constant, Linear, Ramp
 
 STEP = Step(1, 4, 0, Scale(1, 2, 3))
 
@@ -163,7 +163,8 @@ def test_a_prefix_is_given_and_the_rest_drawn_as_without_it() -> None:
     ("options", "message"),
     [
         ({"temperature": 0.0}, "temperature is positive and finite, got 0.0"),
-        ({"top_k": -1}, "top_k is from 0"),
+        ({"top_k": -1}, "top_k is 0 .all. or a number of tokens, got -1"),
+        ({"top_k": math.inf}, "top_k is 0 .all. or a number of tokens, got inf"),
         ({"top_k": 2.5}, "top_k is a whole number"),
         ({"top_p": 1.5}, "top_p is from 0 to 1, got 1.5"),
         ({"temperature": -1.0, "top_p": 2.0}, "temperature.*; top_p"),
@@ -177,3 +178,57 @@ def test_bad_settings_are_all_named(options: dict, message: str) -> None:
 def test_more_candidates_than_tokens() -> None:
     with pytest.raises(ConfigError, match="top_k = 25 but there are 24 tokens"):
         Sampler(top_k=25).candidates(logits_of(0), STEP)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"temperature": Ramp(1.0)}, r"temperature is positive and finite, got 0.0 at step 0 from Ramp"),
+        ({"temperature": Constant(-1.0)}, "temperature is positive and finite, got -1.0"),
+        ({"top_k": Constant(-5.0)}, "top_k is 0 .all. or a number of tokens, got -5.0"),
+        ({"top_p": Constant(1.5)}, "top_p is from 0 to 1, got 1.5"),
+        ({"top_p": Constant(-0.5)}, "top_p is from 0 to 1, got -0.5"),
+    ],
+)
+def test_schedules_that_leave_the_range(setting, message):
+    sampler, here = Sampler(**setting), Step(0, 4, 0, Scale(0, 1, 1))
+    with pytest.raises(ConfigError, match=message):
+        sampler.candidates(torch.zeros(1, 1, 8), here)
+    with pytest.raises(ConfigError, match=message):
+        sampler.bits(torch.zeros(1, 1, 8), SeededNoise([0]), here)
+
+
+@pytest.mark.parametrize(("number", "kept"), [(0.0, 8), (0.3, 1), (1.0, 1), (2.7, 2), (8.0, 8)])
+def test_top_k_of_a_schedule_is_rounded_down_but_never_to_all(number, kept):
+    logits = torch.arange(8.0).view(1, 1, 8)
+    found = Sampler(top_k=Constant(number)).candidates(logits, Step(0, 4, 0, Scale(0, 1, 1)))
+    assert found.count().item() == kept
+
+
+@pytest.mark.parametrize("value", [None, "200", "entropy", range(3), np.ones(7), True])
+@pytest.mark.parametrize("name", ["temperature", "top_k", "top_p"])
+def test_settings_of_another_type(name, value, unchecked_types):
+    with pytest.raises(ConfigError, match=f"{name} is a number, a list of one number per step, or a schedule, got"):
+        Sampler(**{name: value})
+
+
+@pytest.mark.parametrize("order", [range(6), reversed(range(6))])
+def test_ties_at_the_threshold_of_top_p_are_kept_whatever_their_order(order):
+    """0.4, 0.2, 0.1 four times: of the four that tie, top_p = 0.75 needs two."""
+    order = torch.tensor([*order])
+    probabilities = torch.tensor([0.4, 0.2, 0.1, 0.1, 0.1, 0.1])[order]
+    found = Sampler(top_p=0.75).candidates(probabilities.log().view(1, 1, 6), Step(0, 4, 0, Scale(0, 1, 1)))
+    assert found.count().item() == 6
+    found = Sampler(top_p=0.55).candidates(probabilities.log().view(1, 1, 6), Step(0, 4, 0, Scale(0, 1, 1)))
+    assert sorted(found.channels[found.values > -math.inf].tolist()) == sorted(
+        (order == token).nonzero().item() for token in (0, 1)
+    )
+
+
+@pytest.mark.parametrize("width", [2, 8, 5000])
+def test_the_most_probable_token_survives_the_smallest_top_p(width):
+    """1 - 1e-12 is 1 in float32, which the cumulated probability reaches or not, by its rounding."""
+    logits = torch.zeros(1, 1, width)
+    logits[0, 0, 1] = 1e-3
+    found = Sampler(top_p=1e-12).candidates(logits, Step(0, 4, 0, Scale(0, 1, 1)))
+    assert found.channels[found.values > -math.inf].tolist() == [1]

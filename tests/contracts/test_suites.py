@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
-from hguide import Draw, Sampler, Serves, Step, Stream
+from hguide import COND, Draw, Sampler, Serves, Step, Stream
 from hguide.backends.toy import ToyGenerator
 from hguide.grids import Grid
+from hguide.guidance import SSG, LinearMethod, Method, Predictor, parse
 from hguide.noise import Noise, SeededNoise
 from hguide.priors import LinearPrior, Nearest, Prior
 from hguide.schedules import Schedule
-from hguide.testing import check_generator, check_prior, check_schedule
+from hguide.testing import check_generator, check_guidance, check_prior, check_schedule
 
 
 class SharedState(ToyGenerator):
@@ -182,3 +183,96 @@ class Infinite(Schedule):
 def test_schedule_faults(schedule: Schedule, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check_schedule(schedule)
+
+
+@dataclass(frozen=True)
+class AgainstNull(LinearMethod):
+    """Right, but not registered."""
+
+    t: float = 0.5
+
+    def changes(self, stream: Stream) -> bool:
+        return stream.condition == "given"
+
+    def contrasts(self, stream: Stream, step: Step) -> dict[Stream, float]:
+        return {stream.null: self.t}
+
+
+@dataclass(frozen=True)
+class Unnamed(Nearest):
+    """A prior that is not registered."""
+
+
+@dataclass(frozen=True)
+class Late(AgainstNull):
+    """On a partial map takes a stream that it does not ask for."""
+
+    def evaluate(self, f: Predictor, stream: Stream, step: Step, remembered: Any) -> tuple[Tensor, Any]:
+        other = stream.null if step.positions is None else stream.by("other")
+        return f(stream) + self.t * (f(stream) - f(other)), None
+
+
+def test_a_guidance_that_is_not_registered_has_no_text_form_to_check() -> None:
+    check_guidance(AgainstNull())
+    check_guidance(AgainstNull() | parse("ssg") + AgainstNull(1.0))
+
+
+def test_faults_of_a_prior_without_a_name_and_of_a_partial_map() -> None:
+    with pytest.raises(AssertionError, match="cannot be read; are its priors and schedules registered.*unknown prior"):
+        check_guidance(SSG(prior=Unnamed()))
+    with pytest.raises(AssertionError, match=r"takes the stream \(given, of model 'other'\) at step 3"):
+        check_guidance(Late())
+
+
+def test_faults_of_guidances() -> None:
+    """Guidances that break one rule each; a suite that passes them would prove nothing."""
+
+    @dataclass(frozen=True)
+    class InPlace(Method):
+        def evaluate(self, f: Predictor, stream: Stream, step: Step, remembered: Any) -> tuple[Tensor, Any]:
+            return f(stream).add_(1.0), None
+
+    @dataclass(frozen=True)
+    class Aliased(Method):
+        remembers: ClassVar[bool] = True
+
+        def evaluate(self, f: Predictor, stream: Stream, step: Step, remembered: Any) -> tuple[Tensor, Any]:
+            guided = f(stream) * (1.0 if remembered is None or not self.on(step) else float(remembered.mean()))
+            return guided, guided
+
+    @dataclass(frozen=True)
+    class Undeclared(Method):
+        def evaluate(self, f: Predictor, stream: Stream, step: Step, remembered: Any) -> tuple[Tensor, Any]:
+            return f(stream) + f(stream.null), None
+
+    @dataclass(frozen=True)
+    class BatchMean(Method):
+        def evaluate(self, f: Predictor, stream: Stream, step: Step, remembered: Any) -> tuple[Tensor, Any]:
+            return f(stream) - f(stream)[0], None
+
+    @dataclass(frozen=True)
+    class Unbalanced(LinearMethod):
+        def contrasts(self, stream: Stream, step: Step) -> dict[Stream, float]:
+            return {stream.null: 1.0} if stream == COND else {}
+
+        def shadow(self, stream: Stream, step: Step) -> dict[Stream, float]:
+            return {stream: 1.0, stream.null: -1.0}
+
+    @dataclass(frozen=True)
+    class AlwaysOn(Method):
+        def acts(self, stream: Stream, step: Step) -> bool:
+            return True
+
+        def evaluate(self, f: Predictor, stream: Stream, step: Step, remembered: Any) -> tuple[Tensor, Any]:
+            return f(stream) * 2.0, None
+
+    for broken, message in (
+        (InPlace(), "changes the logits"),
+        (Aliased(), "lies in what it returned|returned"),
+        (Undeclared(), r"takes the stream \(null\) at step 0, which it does not ask for; name it in `needs`"),
+        (BatchMean(), "order of the batch"),
+        (Unbalanced(), "do not sum to 1"),
+        (AlwaysOn(), "identity when off"),
+    ):
+        with pytest.raises(AssertionError, match=message):
+            check_guidance(broken)

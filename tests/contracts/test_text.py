@@ -79,6 +79,10 @@ def test_it_prints_the_strength_and_what_differs() -> None:
         ("ssg(-1)", 0, "strength is a finite number >= 0"),
         ("cfg | ssg(0.5, w=1)", 15, "ssg has no option 'w'"),
         ("1.5", 0, "expected the name of a guidance"),
+        ("(" * 5000, 31, "brackets are at most 31 deep"),
+        ("cfg([" * 5000, 79, "brackets are at most 31 deep"),
+        ("cfg(" + "1" * 5000 + ")", 4, "a number has at most 64 characters"),
+        ("cfg(-." + "1" * 63 + ")", 4, "a number has at most 64 characters"),
     ],
 )
 def test_an_error_points_at_its_character(text: str, at: int, message: str) -> None:
@@ -88,6 +92,15 @@ def test_an_error_points_at_its_character(text: str, at: int, message: str) -> N
     assert shown == f"  {text}"
     assert mark == " " * (at + 2) + "^"
     assert first
+
+
+def test_what_lies_within_the_limits_is_read_far_down_the_stack() -> None:
+    deepest = "(" * 30 + "cfg(" + "9" * 64 + ")" + ")" * 30
+
+    def below(calls: int) -> Guidance:
+        return below(calls - 1) if calls else parse(deepest)
+
+    assert below(300) == CFG(float("9" * 64))
 
 
 def test_priors_and_schedules_have_the_same_form() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hguide.backends.corruption import corrupt
 from hguide.backends.var import VAR
-from hguide.backends.var.corruption import corrupt
 from hguide.grids import Scale, Step
 from hguide.noise import Noise
 from hguide.streams import COND, Corruption, Perturbation, Stream

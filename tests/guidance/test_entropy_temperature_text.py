@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 
 import hguide
 from hguide.cli import main
-from hguide.cli.options import sampler_from
 from hguide.cli.settings import read_settings
 from hguide.errors import ParseError
 from hguide.images import read_png, to_uint8
-from hguide.provenance import sampler_facts
+from hguide.provenance import sampler_facts, sampler_from
 from hguide.sampling import Sampler
 from hguide.schedules import Linear
 from hguide.temperature import EntropyTemperature, parse_temperature

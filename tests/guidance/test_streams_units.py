@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hguide import COND, Corruption, Perturbation
 from hguide.backends.cache import KeyValueCache
-from hguide.backends.var.corruption import corrupt, first_rewritten
-from hguide.backends.var.perturbation import PerturbedPass, blur_matrix, layers_of
+from hguide.backends.corruption import corrupt, first_rewritten
+from hguide.backends.perturbation import PerturbedPass, blur_matrix, layers_of
 from hguide.errors import ShapeError
 from hguide.grids import Scale, Step
 from hguide.noise import SeededNoise

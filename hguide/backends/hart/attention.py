@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hguide.backends.attention import Attend
 from hguide.backends.hart.rope import Rotation, rotate
-from hguide.backends.var.attention import Attend
 
 __all__ = ["AttentionConstants", "SelfAttention"]
 

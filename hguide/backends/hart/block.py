@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hguide.backends.attention import MLP, Attend
 from hguide.backends.hart.attention import AttentionConstants, SelfAttention
 from hguide.backends.hart.rope import Rotation
 from hguide.backends.hart.transformer_config import TransformerConfig
-from hguide.backends.var.attention import MLP, Attend
 
 __all__ = ["Block", "BlockConstants", "GatedMLP"]
 

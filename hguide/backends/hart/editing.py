@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hguide.backends.editing import Edit
 from hguide.backends.multiscale_quantizer import MultiScaleQuantizer
-from hguide.backends.var.editing import Edit
 from hguide.errors import ShapeError
 from hguide.grids import Step
 

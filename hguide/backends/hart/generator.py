@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hguide.backends.cache import KeyValueCache
+from hguide.backends.editing import Edit
 from hguide.backends.hart.conditioning import text_conditioning
 from hguide.backends.hart.diffusion_schedule import respaced
 from hguide.backends.hart.editing import keep_codes
@@ -25,7 +26,6 @@ from hguide.backends.hart.tokenizer import HARTTokenizer, HybridTokens, tokenize
 from hguide.backends.hart.transformer import HARTTransformer
 from hguide.backends.run_bytes import TransformerSizes, decode_in_parts, run_bytes
 from hguide.backends.text import TextEmbedding, TextEncoder, class_prompts, text_conditions
-from hguide.backends.var.editing import Edit
 from hguide.errors import ConfigError, ShapeError
 from hguide.generator import Categorical, Draw, ScaleGenerator, Serves
 from hguide.grids import Scale, Step

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hguide.backends.var.tokenizer import TokenizerConfig, VARTokenizer, tokenizer_hash
+from hguide.backends.tokenizer_hash import tokenizer_hash
+from hguide.backends.var.tokenizer import TokenizerConfig, VARTokenizer
 from hguide.grids import Grid
 
 __all__ = ["HARTTokenizer", "HybridTokens", "TokenizerConfig", "tokenizer_hash"]

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from hguide.backends.attention import Attend, attend
 from hguide.backends.cache import KeyValueCache
 from hguide.backends.hart.block import Block, BlockConstants
 from hguide.backends.hart.residual_head import ResidualHead
 from hguide.backends.hart.rope import Rotation, map_coordinates, map_rotation, text_rotation
 from hguide.backends.hart.timestep import TimestepEmbedding
 from hguide.backends.hart.transformer_config import TransformerConfig
-from hguide.backends.var.attention import Attend, attend
 from hguide.backends.var.transformer import block_causal_mask
 from hguide.errors import ShapeError
 

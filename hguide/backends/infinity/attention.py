@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from hguide.backends.attention import MLP
 from hguide.backends.infinity.text_pooling import PaddedText, attend_to_text, keys_values
-from hguide.backends.var.attention import MLP
 
 __all__ = ["Attend", "Block", "BlockModulation", "CrossAttention", "SelfAttention"]
 

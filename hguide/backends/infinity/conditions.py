@@ -30,7 +30,7 @@ def named_classes(name: str, conditions: Sequence[Any], classes: Sequence[str]) 
     if any(each is None for each in found):
         raise ConfigError(
             f"{name}: None is no condition, because the unconditional text takes its length from a prompt; "
-            f"give a prompt, the empty one '' included.{_known(classes)}"
+            + (f"give a class. {near_matches('', classes)}" if classes else "give a prompt, the empty one '' included.")
         )
     return found
 
@@ -54,7 +54,3 @@ def rows_of_text(
     if wrong:
         raise ConfigError(f"{name}: a text has 1 to {limit} tokens, got {wrong[0]}; cut the prompt.")
     return texts
-
-
-def _known(classes: Sequence[str]) -> str:
-    return f" {near_matches('', classes)}" if classes else ""

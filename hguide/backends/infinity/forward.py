@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hguide.backends.cache import KeyValueCache
+from hguide.backends.corruption import donors, first_rewritten
 from hguide.backends.infinity.scale_schedule import ScaleSchedule
 from hguide.backends.infinity.state import InfinityState
 from hguide.backends.infinity.transformer import InfinityTransformer, Modulation, OnBlock
-from hguide.backends.var.corruption import donors, first_rewritten
-from hguide.backends.var.perturbation import PerturbedPass
+from hguide.backends.perturbation import PerturbedPass
 from hguide.grids import Scale, Step
 from hguide.streams import Corruption, Stream
 

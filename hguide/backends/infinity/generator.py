@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hguide.backends.cache import KeyValueCache
+from hguide.backends.editing import Edit
 from hguide.backends.infinity.bits import codes_of, enlarge, gather_patches, next_map, spread_patches
 from hguide.backends.infinity.conditions import named_classes, rows_of_text
 from hguide.backends.infinity.forward import forward_streams
@@ -20,11 +21,10 @@ from hguide.backends.infinity.scale_schedule import ScaleSchedule
 from hguide.backends.infinity.state import InfinityState
 from hguide.backends.infinity.tokenizer import InfinityTokenizer
 from hguide.backends.infinity.transformer import InfinityTransformer
+from hguide.backends.perturbation import check_options
 from hguide.backends.run_bytes import TransformerSizes, decode_in_parts, run_bytes
 from hguide.backends.text import TextEncoder, text_conditions
-from hguide.backends.var.editing import Edit
-from hguide.backends.var.perturbation import check_options
-from hguide.backends.var.tokenizer import tokenizer_hash
+from hguide.backends.tokenizer_hash import tokenizer_hash
 from hguide.errors import ConfigError, ShapeError
 from hguide.generator import Binary, Draw, ScaleGenerator, Serves
 from hguide.grids import Grid, Scale, Step

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hguide.backends.text import folder_fingerprint
+from hguide.backends.transformers_folder import LOCAL
 from hguide.errors import CheckpointError, ConfigError
 
 __all__ = ["T5TextEncoder"]
@@ -60,7 +61,7 @@ class T5TextEncoder:
         """Channels of an embedding, read from the configuration alone."""
         transformers = _transformers()
         try:
-            return int(transformers.AutoConfig.from_pretrained(self.folder, local_files_only=True).d_model)
+            return int(transformers.AutoConfig.from_pretrained(self.folder, **LOCAL).d_model)
         except (OSError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{self.folder}: no configuration of a T5 model ({_first_line(error)}).") from error
 
@@ -74,7 +75,7 @@ class T5TextEncoder:
         """The vocabulary; with the rules that T5 was trained with (`legacy`)."""
         transformers = _transformers()
         try:
-            return transformers.AutoTokenizer.from_pretrained(self.folder, legacy=True, local_files_only=True)
+            return transformers.AutoTokenizer.from_pretrained(self.folder, legacy=True, **LOCAL)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.folder}: no vocabulary of a T5 model ({_first_line(error)}).") from error
 
@@ -85,9 +86,7 @@ class T5TextEncoder:
         # The older name of the option still works up to version 4.
         name = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"
         try:
-            model = transformers.T5EncoderModel.from_pretrained(
-                self.folder, local_files_only=True, **{name: self.dtype}
-            )
+            model = transformers.T5EncoderModel.from_pretrained(self.folder, **LOCAL, **{name: self.dtype})
         except (OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{self.folder}: no weights of a T5 encoder ({_first_line(error)}).") from error
         return model.eval().requires_grad_(False).to(self.device)

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from hguide.backends.attention import attend
 from hguide.backends.cache import KeyValueCache
 from hguide.backends.infinity.attention import Attend, Block, BlockModulation
 from hguide.backends.infinity.rope import rope_table, rotate
 from hguide.backends.infinity.scale_schedule import ScaleSchedule
 from hguide.backends.infinity.text_pooling import PaddedText, TextPooling, pad
 from hguide.backends.infinity.transformer_config import TransformerConfig
-from hguide.backends.var.attention import attend
 from hguide.backends.var.transformer import LayerAttend, block_causal_mask, scale_of_token
 from hguide.errors import ShapeError
 
@@ -108,16 +108,18 @@ class InfinityTransformer(nn.Module):
         return self.blocks[0].sa.mat_qkv.weight.dtype
 
     def cast_blocks(self, dtype: torch.dtype) -> InfinityTransformer:
-        """Cast the blocks, where nearly all weights are; text, embeddings, norms' condition and head stay as they are.
+        """Cast the blocks, where nearly all weights are; text, embeddings, norms' condition and head stay float32.
 
         So do the official models: half precision in the products, float32 in norms, positions, residual and logits.
 
         Args:
-            dtype: of the blocks' weights.
+            dtype: of the blocks' weights; float64 casts the rest too.
 
         Returns:
             The same network.
         """
+        if dtype == torch.float64:
+            return self.to(dtype)
         for block in self.blocks:
             block.to(dtype)
         return self

@@ -8,9 +8,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hguide.backends.attention import Attend
 from hguide.backends.switti.rope import Rotation, rotate
 from hguide.backends.switti.transformer_config import TransformerConfig
-from hguide.backends.var.attention import Attend
 
 __all__ = ["CrossAttention", "SelfAttention"]
 

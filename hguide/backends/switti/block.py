@@ -9,11 +9,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hguide.backends.attention import Attend
 from hguide.backends.hart.block import GatedMLP
 from hguide.backends.switti.attention import CrossAttention, SelfAttention
 from hguide.backends.switti.rope import Rotation
 from hguide.backends.switti.transformer_config import TransformerConfig
-from hguide.backends.var.attention import Attend
 
 __all__ = ["Block", "BlockConstants", "WideRMSNorm"]
 

@@ -17,13 +17,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hguide.backends.cache import KeyValueCache
+from hguide.backends.editing import Edit
 from hguide.backends.run_bytes import TransformerSizes, decode_in_parts, run_bytes
+from hguide.backends.smoothing import soft_codes
 from hguide.backends.switti.state import SwittiState
 from hguide.backends.switti.transformer import Conditioning, SwittiTransformer
 from hguide.backends.text import TextEmbedding, TextEncoder, text_conditions
-from hguide.backends.var.editing import Edit
-from hguide.backends.var.smoothing import soft_codes
-from hguide.backends.var.tokenizer import VARTokenizer, tokenizer_hash
+from hguide.backends.tokenizer_hash import tokenizer_hash
+from hguide.backends.var.tokenizer import VARTokenizer
 from hguide.errors import ConfigError, ShapeError
 from hguide.generator import Categorical, Draw, ScaleGenerator, Serves
 from hguide.grids import Scale, Step

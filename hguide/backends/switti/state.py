@@ -40,7 +40,7 @@ class SwittiState:
     index: int = 0
 
     def drop_unused(self, index: int) -> None:
-        """Free the streams whose last use lies before step `index`."""
+        """Go on without the streams whose last use lies before step `index`; the cache keeps its size."""
         live = [stream for stream in self.streams if self.last_use[stream] >= index]
         if len(live) < len(self.streams):
             self.streams = live

@@ -11,12 +11,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hguide.backends.attention import Attend, attend
 from hguide.backends.cache import KeyValueCache
 from hguide.backends.switti.block import Block, BlockConstants
 from hguide.backends.switti.crop import CROP, FourierEmbedding
 from hguide.backends.switti.rope import Rotation, map_rotation
 from hguide.backends.switti.transformer_config import TransformerConfig
-from hguide.backends.var.attention import Attend, attend
 from hguide.errors import ShapeError
 
 __all__ = ["Conditioning", "SwittiTransformer"]

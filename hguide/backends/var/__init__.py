@@ -1,6 +1,6 @@
 """VAR: visual autoregressive modelling by next-scale prediction (arXiv 2404.02905)."""
 
-from hguide.backends.var.editing import Edit, box_mask
+from hguide.backends.editing import Edit, box_mask
 from hguide.backends.var.generator import VAR, VARState
 from hguide.backends.var.tokenizer import TokenizerConfig, VARTokenizer
 from hguide.backends.var.transformer import TransformerConfig, VARTransformer

@@ -13,10 +13,11 @@ from torch import Tensor
 from hguide.backends.checkpoints import read_state_dict
 from hguide.backends.hub import OFFICIAL_FILES, fetch
 from hguide.backends.model_file import described, filled, is_ours, part, read_parts, save_parts
+from hguide.backends.tokenizer_hash import tokenizer_hash
 from hguide.backends.var.generator import VAR
 from hguide.backends.var.infer_config import infer_tokenizer_config, infer_transformer_config
 from hguide.backends.var.official_buffers import without_buffers
-from hguide.backends.var.tokenizer import UNUSED_KEYS, VARTokenizer, described_tokenizer, tokenizer_hash
+from hguide.backends.var.tokenizer import UNUSED_KEYS, VARTokenizer, described_tokenizer
 from hguide.backends.var.transformer import TransformerConfig, VARTransformer
 from hguide.errors import CheckpointError, ConfigError
 
@@ -49,7 +50,7 @@ def load(
             a file of ours that holds a transformer alone, the file whose tokenizer it takes.
         revision: of the hub repository.
         patch_nums: the schedule, where the weights do not tell it.
-        heads: number of heads, where the weights do not tell it.
+        heads: number of heads, where the weights do not tell it; another number than they tell is refused.
         compile: see `VAR.with_options`.
         graphs: see `VAR.with_options`.
         device: where the model computes.
@@ -66,7 +67,7 @@ def load(
     if is_ours(path):
         model = load_single(path, tokenizer=tokenizer, dtype=dtype)
     else:
-        other = tokenizer if tokenizer is not None else _tokenizer_beside(source, path)
+        other = tokenizer if tokenizer is not None else _tokenizer_beside(source, path, patch_nums, heads)
         beside = fetch(other, None, revision)
         model = load_pair(path, beside, patch_nums=patch_nums, heads=heads, dtype=dtype)
     model.transformer.to(device)
@@ -117,7 +118,7 @@ def load_pair(
     dtype: torch.dtype = torch.float32,
 ) -> VAR:
     """The model of a transformer's and a tokenizer's file with the published names; sizes are read off the weights."""
-    state = read_state_dict(transformer_path, ("var_wo_ddp",))
+    state = _transformer_weights(transformer_path)
     config = infer_transformer_config(state, patch_nums, heads)
     transformer = filled(lambda: VARTransformer(config).to(dtype), without_buffers(state, config))
     pictures = read_state_dict(tokenizer_path, ("vae_local",))
@@ -158,6 +159,10 @@ def save(
     save_parts(path, parts, description, dtype)
 
 
+def _transformer_weights(path: Path) -> dict[str, Tensor]:
+    return read_state_dict(path, ("var_wo_ddp",))
+
+
 def _transformer_config(facts: Mapping[str, Any]) -> TransformerConfig:
     return TransformerConfig(**{**facts, "patch_nums": tuple(facts["patch_nums"])})
 
@@ -173,7 +178,9 @@ def _tokenizer(path: Path, facts: Mapping[str, Any], weights: Mapping[str, Tenso
 
 def _shared_tokenizer(path: Path, facts: Mapping[str, Any], given: str | Path | None) -> VARTokenizer:
     """The tokenizer of another file of ours, for a file that holds a transformer alone."""
-    owner = facts["tokenizer_of"]
+    owner = str(facts["tokenizer_of"])
+    if Path(owner).name != owner:
+        raise CheckpointError(f"{path}: its description is damaged: {owner!r} is no name of a model.")
     other = path.with_name(f"{owner}.safetensors") if given is None else Path(given).expanduser()
     if not other.is_file():
         raise CheckpointError(
@@ -188,11 +195,15 @@ def _shared_tokenizer(path: Path, facts: Mapping[str, Any], given: str | Path | 
     return tokenizer
 
 
-def _tokenizer_beside(source: str | Path, path: Path) -> str | Path:
+def _tokenizer_beside(
+    source: str | Path, path: Path, patch_nums: tuple[int, ...] | None, heads: int | None
+) -> str | Path:
     beside = path.with_name(TOKENIZER_FILE)
     if beside.is_file():
         return beside
     if Path(source).expanduser().exists():
+        # A file that is no transformer needs no tokenizer: what is wrong with it comes first.
+        infer_transformer_config(_transformer_weights(path), patch_nums, heads)
         raise CheckpointError(
             f"{path} holds a transformer; its tokenizer ({TOKENIZER_FILE}) is not beside it: pass tokenizer=PATH."
         )

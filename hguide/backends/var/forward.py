@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hguide.backends.cache import KeyValueCache
-from hguide.backends.var.corruption import corrupt, first_rewritten
-from hguide.backends.var.perturbation import PerturbedPass
+from hguide.backends.corruption import corrupt, first_rewritten
+from hguide.backends.perturbation import PerturbedPass
 from hguide.backends.var.state import VARState
 from hguide.backends.var.transformer import Modulation, VARTransformer
 from hguide.grids import Scale, Step

@@ -13,15 +13,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hguide.backends.cache import KeyValueCache
+from hguide.backends.confidence import needs_confidence, token_probability, with_confidence
+from hguide.backends.editing import Edit
+from hguide.backends.perturbation import KINDS, check_options
 from hguide.backends.run_bytes import TransformerSizes, decode_in_parts, run_bytes
+from hguide.backends.smoothing import soft_codes
+from hguide.backends.tokenizer_hash import tokenizer_hash
 from hguide.backends.var.compiled import with_compiled_blocks
-from hguide.backends.var.confidence import needs_confidence, token_probability, with_confidence
-from hguide.backends.var.editing import Edit
 from hguide.backends.var.forward import forward_streams
-from hguide.backends.var.perturbation import KINDS, check_options
-from hguide.backends.var.smoothing import soft_codes
 from hguide.backends.var.state import VARState
-from hguide.backends.var.tokenizer import VARTokenizer, tokenizer_hash
+from hguide.backends.var.tokenizer import VARTokenizer
 from hguide.backends.var.transformer import VARTransformer
 from hguide.errors import ConfigError, ShapeError, near_matches
 from hguide.generator import Categorical, Draw, ScaleGenerator, Serves

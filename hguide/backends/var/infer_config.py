@@ -88,10 +88,13 @@ def infer_transformer_config(
     kind = "a VAR transformer"
     width = _shape(state, "pos_start", 3, kind)[2]
     vocabulary = _shape(state, "head.weight", 2, kind)[0]
-    scaled = "blocks.0.attn.scale_mul_1H11"
-    l2_norm = scaled in state
-    if l2_norm:
-        heads = _shape(state, scaled, 4, kind)[1]
+    scaled = next((name for name in state if name.endswith(".attn.scale_mul_1H11")), None)
+    l2_norm = scaled is not None
+    if scaled is not None:
+        told = _shape(state, scaled, 4, kind)[1]
+        if heads not in (None, told):
+            raise CheckpointError(f"The weights have {told} heads, asked for {heads}.")
+        heads = told
     elif heads is None:
         heads = width // HEAD_CHANNELS
     try:

@@ -43,7 +43,7 @@ class VARState:
     confidence: Tensor | None = None
 
     def drop_unused(self, index: int) -> None:
-        """Free the streams whose last use lies before step `index`."""
+        """Go on without the streams whose last use lies before step `index`; the cache keeps its size."""
         live = [stream for stream in self.streams if self.last_use[stream] >= index]
         if len(live) < len(self.streams):
             # A stream's cache is read by its own later steps, so it goes only after its last use.

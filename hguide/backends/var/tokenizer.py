@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,14 +15,7 @@ from hguide.backends.multiscale_quantizer import MultiScaleQuantizer
 from hguide.errors import ConfigError, ShapeError
 from hguide.grids import Grid
 
-__all__ = [
-    "UNUSED_KEYS",
-    "TokenizerConfig",
-    "VARTokenizer",
-    "described_tokenizer",
-    "tokenizer_hash",
-    "weights_hash",
-]
+__all__ = ["UNUSED_KEYS", "TokenizerConfig", "VARTokenizer", "described_tokenizer"]
 
 UNUSED_KEYS = ("quantize.ema_vocab_hit_SV",)
 """State-dict entries of published tokenizers that only their training reads."""
@@ -166,24 +158,3 @@ class VARTokenizer(nn.Module):
             ShapeError: the token maps are not those of the schedule.
         """
         return self.decode_latent(self.quantize.accumulate(tokens, self.config.grids if grids is None else grids))
-
-
-def tokenizer_hash(tokenizer: nn.Module) -> str:
-    """A fingerprint of a tokenizer's weights: equal hashes mean that tokens are interchangeable.
-
-    Args:
-        tokenizer: any module.
-
-    Returns:
-        SHA-256 over names, shapes and float32 bytes of the state dict in the order of the names, as hex digits.
-    """
-    return weights_hash(tokenizer.state_dict())
-
-
-def weights_hash(state: Mapping[str, Tensor]) -> str:
-    """`tokenizer_hash` of a state dict, which needs no module."""
-    digest = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        digest.update(f"{name}{tuple(value.shape)}".encode())
-        digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hguide.backends.attention import Attend, Block, BlockModulation, attend
 from hguide.backends.cache import KeyValueCache
-from hguide.backends.var.attention import Attend, Block, BlockModulation, attend
 from hguide.backends.var.transformer_config import TransformerConfig
 from hguide.errors import ShapeError
 

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hguide.backends.editing import Edit
 from hguide.backends.text import TextEncoder
-from hguide.backends.var.editing import Edit
-from hguide.backends.var.tokenizer import tokenizer_hash
+from hguide.backends.tokenizer_hash import tokenizer_hash
 from hguide.backends.vq_diffusion.conditions import class_number, labels, texts
 from hguide.backends.vq_diffusion.denoiser import Denoiser
 from hguide.backends.vq_diffusion.inference import Call, Inference
@@ -114,6 +114,10 @@ class VQDiffusion(ScaleGenerator):
         """The null stream, unless it would need a text encoder that is not there."""
         config = self.denoiser.config
         return Serves(null=config.condition == "class" or config.learned_null or self.text_encoder is not None)
+
+    def starts_like(self, other: ScaleGenerator) -> bool:
+        """Whether `other` has the same edit and start, which fill the first map."""
+        return isinstance(other, VQDiffusion) and (self.edit, self.start) == (other.edit, other.start)
 
     @cached_property
     def tokenizer_hash(self) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hguide.cli.lenders import add_lenders
-from hguide.cli.lists import Listed
 from hguide.cli.options import add_model, add_sampling
+from hguide.lists import Listed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +36,7 @@ hguide demo --classes airplane,beach,forest --seeds 0-7 --out three
 hguide demo --guidances "none; cfg(2.0); cfg(2.0) | ssg(0.5, schedule=cosine)"
 """
 SCHEMA = "hguide.demo/1"
+FILES = ("grid.png", "strip.png", "demo.json")
 GUIDANCES = "none; cfg(3.0); cfg(3.0) | ssg(0.5)"
 
 
@@ -79,8 +80,9 @@ def add_arguments(parser: Any) -> None:
 
 def run(options: Any) -> None:
     """Sample, measure, draw, write."""
-    from hguide.cli import lists
+    from hguide import lists
     from hguide.cli.classify import classifier_of
+    from hguide.cli.earlier import carries, refuse_foreign
     from hguide.cli.lenders import lenders_of
     from hguide.cli.options import load_model, sampler_of, writable_folder
     from hguide.cli.residual import trace
@@ -94,6 +96,8 @@ def run(options: Any) -> None:
     if options.pictures < 1:
         raise ConfigError(f"pictures is at least 1, got {options.pictures}.")
     out = writable_folder(options.out)
+    files = [out / name for name in FILES]
+    refuse_foreign(files, [file for file in files if carries(file, SCHEMA)], "demo")
     generator = load_model(options)
     models = lenders_of(options, generator, guidances)
     for guidance in guidances:
@@ -137,10 +141,10 @@ def _runs(
     from tqdm import tqdm
 
     from hguide.cli.batches import batches, sample_batches
-    from hguide.cli.lists import class_numbers
     from hguide.cli.options import batch_size_of
     from hguide.experiments.bench.timed_guidance import TimedGuidance
     from hguide.experiments.bench.timing import Spans
+    from hguide.lists import class_numbers
 
     size = batch_size_of(options, generator, guidances, models, wanted=len(pairs))
     parts = batches(generator, pairs, size, options.deterministic)
@@ -166,9 +170,9 @@ def _runs(
 def _draw_grid(
     path: Path, generator: ScaleGenerator, pairs: Sequence[Pair], runs: Sequence[tuple[Measured, Tensor]]
 ) -> None:
-    from hguide.cli.lists import class_name
     from hguide.cli.sheet import Row, labelled_sheet
     from hguide.images import to_uint8, write_png
+    from hguide.lists import class_name
 
     several = len({seed for _, seed in pairs}) > 1
     columns = [class_name(generator, c) + (f"\nseed {seed}" if several else "") for c, seed in pairs]
@@ -194,11 +198,11 @@ def _notes(measured: Measured) -> tuple[str, ...]:
 def _draw_strip(
     path: Path, generator: ScaleGenerator, pair: Pair, guidance: Guidance, steps: Sequence[StepTrace]
 ) -> None:
-    from hguide.cli.lists import class_name
     from hguide.cli.residual import prior_of
     from hguide.cli.strip import strip
     from hguide.guidance import text_of
     from hguide.images import write_png
+    from hguide.lists import class_name
 
     title = f"{class_name(generator, pair[0])}, seed {pair[1]}, growing over {len(steps)} scales"
     subtitle = f"{generator.name}, {guidance}; the residual is l - P l' with P = {text_of(prior_of(guidance))}"
@@ -217,7 +221,7 @@ def _record(
     classifier: Classifier | None,
     options: Any,
 ) -> dict[str, Any]:
-    from hguide.cli.lists import class_name
+    from hguide.lists import class_name
     from hguide.provenance import device_facts, model_hash, sampler_facts, versions
 
     return {

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hguide.cli.lists import Listed
+from hguide.cli.lenders import add_lenders
 from hguide.cli.options import add_model, add_sampling
 from hguide.cli.parser import add_flag
 from hguide.errors import ConfigError
+from hguide.lists import Listed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,12 +35,16 @@ hguide edit photo.jpg --box 0,0,1,0.5 --outpaint --class beach --guidance "cfg(2
 hguide edit photo.jpg --prefix 4 --class harbor
 """
 
+BOX = "0.25,0.25,0.75,0.75"
+
 
 def add_arguments(parser: Any) -> None:
     """Options of `hguide edit`."""
     parser.add_argument("image", type=str, help="picture of any size.")
     add_model(parser)
-    parser.add_argument("--box", type=str | list[float], default="0.25,0.25,0.75,0.75", help="y0,x0,y1,x1 in parts.")
+    parser.add_argument(
+        "--box", type=str | list[float] | None, default=None, help=f"y0,x0,y1,x1 in parts of the picture; {BOX}."
+    )
     add_flag(parser, "inpaint", False, "make the box anew and keep the rest; so it is without --outpaint.")
     add_flag(parser, "outpaint", False, "keep the box and make the rest anew.")
     parser.add_argument("--prefix", type=int, default=0, help="no box: this many first steps are the picture's.")
@@ -50,20 +55,25 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--seeds", type=Listed, default="0-3", help="one edit each.")
     parser.add_argument("--out", type=str, default="edits", help="folder.")
     add_flag(parser, "overwrite", False, "replace files of an earlier edit.")
+    add_lenders(parser)
     add_sampling(parser, batch_size=16)
 
 
 def run(options: Any) -> None:
     """Encode, keep, sample, write."""
-    from hguide.cli import lists
+    from hguide import lists
+    from hguide.cli.lenders import lender_paths, lenders_of
     from hguide.cli.options import load_model, sampler_of, writable_folder
     from hguide.cli.settings import Settings
     from hguide.guidance import parse
     from hguide.images import read_image, to_uint8, write_png
+    from hguide.plan import plan
     from hguide.provenance import device_facts, model_hash, sampler_facts, versions
 
     if (options.inpaint, options.outpaint, options.prefix != 0).count(True) > 1:
         raise ConfigError("give one of --inpaint, --outpaint and --prefix, not two.")
+    if options.prefix and options.box is not None:
+        raise ConfigError("--prefix keeps steps of the whole picture: leave out --box, or --prefix.")
     guidance, sampler, seeds, box = (
         parse(options.guidance),
         sampler_of(options),
@@ -76,9 +86,11 @@ def run(options: Any) -> None:
     if there and not options.overwrite:
         raise ConfigError(f"{there[0]} is there already; choose another --out, or --overwrite.")
     model = _editable(load_model(options))
+    models = lenders_of(options, model, [guidance])
+    plan(model, guidance, models=models)
     label = model.conditions(options.label, 1)[0]
     image = read_image(Path(options.image).expanduser(), _size(model)).to(model.device)
-    edited = _sample(model, image, box, label, seeds, guidance, sampler, options)
+    edited = _sample(model, image, box, label, seeds, guidance, sampler, models, options)
     out.mkdir(parents=True, exist_ok=True)
     general = Settings(
         model=options.model,
@@ -93,6 +105,8 @@ def run(options: Any) -> None:
         negative=None,
         seed=0,
         deterministic=options.deterministic,
+        lenders=lender_paths(options.models),
+        lender_hashes={name: model_hash(lender) for name, lender in models.items()},
         device=device_facts(model.device),
         versions=versions(),
     )
@@ -113,11 +127,12 @@ def run(options: Any) -> None:
 
 
 def _box(options: Any) -> tuple[float, float, float, float]:
-    edges = options.box.split(",") if isinstance(options.box, str) else options.box
+    given = BOX if options.box is None else options.box
+    edges = given.split(",") if isinstance(given, str) else given
     try:
         y0, x0, y1, x1 = map(float, edges)
     except ValueError:
-        raise ConfigError(f"a box is four numbers y0,x0,y1,x1 in parts of the picture, got {options.box!r}.") from None
+        raise ConfigError(f"a box is four numbers y0,x0,y1,x1 in parts of the picture, got {given!r}.") from None
     return y0, x0, y1, x1
 
 
@@ -137,24 +152,24 @@ def _size(model: Any) -> tuple[int, int]:
     return height * stride, width * stride
 
 
-def _keeping(model: Any, image: Tensor, box: Any, outpaint: bool) -> ScaleGenerator:
-    """The model that keeps the picture inside or outside of the box."""
+def _keeping(model: Any, image: Tensor, box: Any, outpaint: bool) -> dict[str, Any]:
+    """The options of a model that keeps the picture inside or outside of the box."""
     from hguide.backends.hart import HART, HybridEdit
     from hguide.backends.var import Edit, box_mask
 
     if isinstance(model, HART):
         hybrid = model.encode_hybrid(image)
         keep = box_mask(model.scales[-1].grid, box, inside=outpaint)
-        return model.with_options(edit=HybridEdit(hybrid.tokens, keep, hybrid.rest))
+        return {"edit": HybridEdit(hybrid.tokens, keep, hybrid.rest)}
     tokens = model.encode(image)
     _, height, width = tokens[-1].shape[:3]
-    return model.with_options(edit=Edit(tokens, box_mask((height, width), box, inside=outpaint)))
+    return {"edit": Edit(tokens, box_mask((height, width), box, inside=outpaint))}
 
 
 def _completing(
     model: Any, image: Tensor, prefix: int, sampler: Sampler
-) -> tuple[ScaleGenerator, Callable[[int], Sampler]]:
-    """The model, and the sampler of so many samples, whose first steps are the picture's."""
+) -> tuple[dict[str, Any], Callable[[int], Sampler]]:
+    """The options of a model, and the sampler of so many samples, whose first steps are the picture's."""
     from hguide.backends.vq_diffusion import Start, VQDiffusion
     from hguide.sampling import Prefix
 
@@ -167,19 +182,29 @@ def _completing(
         # Its steps share one grid: what the picture has been through after so many of them is noise on its tokens.
         total = model.denoiser.config.timesteps
         left = max(total - round(prefix * total / model.count), 1)
-        return model.with_options(
-            start=Start(tokens[0], (left + 0.5) / total if left < total else 1.0)
-        ), lambda _: sampler
+        return {"start": Start(tokens[0], (left + 0.5) / total if left < total else 1.0)}, lambda _: sampler
 
     def forced(samples: int) -> Sampler:
         repeated = [each.expand(samples, *each.shape[1:]) for each in tokens]
         return Prefix(sampler.temperature, sampler.top_k, sampler.top_p, tokens=repeated)
 
-    return model, forced
+    return {}, forced
+
+
+def _keeps(model: Any, kept: Mapping[str, Any]) -> Any:
+    return model.with_options(**kept) if kept else model
 
 
 def _sample(
-    model: Any, image: Tensor, box: Any, label: Any, seeds: Any, guidance: Any, sampler: Sampler, options: Any
+    model: Any,
+    image: Tensor,
+    box: Any,
+    label: Any,
+    seeds: Any,
+    guidance: Any,
+    sampler: Sampler,
+    models: Mapping[str, Any],
+    options: Any,
 ) -> Tensor:
     import torch
     from tqdm import tqdm
@@ -189,15 +214,18 @@ def _sample(
 
     sampler_for: Callable[[int], Sampler] = lambda _: sampler  # noqa: E731
     if options.prefix:
-        editing, sampler_for = _completing(model, image, options.prefix, sampler)
+        kept, sampler_for = _completing(model, image, options.prefix, sampler)
     else:
-        editing = _keeping(model, image, box, options.outpaint)
-    size = batch_size_of(options, editing, [guidance], wanted=len(seeds))
+        kept = _keeping(model, image, box, options.outpaint)
+    # Lenders see the same picture; one that is the model itself stays the model.
+    editing = _keeps(model, kept)
+    lenders = {name: editing if each is model else _keeps(each, kept) for name, each in models.items()}
+    size = batch_size_of(options, editing, [guidance], lenders, wanted=len(seeds))
     parts = batches(editing, [(label, seed) for seed in seeds], size, options.deterministic)
     found = []
     with tqdm(total=len(seeds), unit="image", desc=str(guidance), file=sys.stderr) as progress:
         for part in parts:
-            (batch,) = sample_batches(editing, [part], guidance, sampler_for(len(part)))
+            (batch,) = sample_batches(editing, [part], guidance, sampler_for(len(part)), models=lenders)
             found.append(batch.images.cpu())
             progress.update(len(part))
     return torch.cat(found)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hguide.cli.parser import add_flag
-from hguide.errors import ConfigError
+from hguide.errors import CheckpointError, ConfigError, near_matches
 
 HELP = """
 Runs a table or figure of the SSG paper on a model and writes what the paper reports beside what is measured here, and
@@ -57,11 +57,14 @@ def run(options: Any) -> int:
             preset = read_preset(name)
             print(f"{name:<12} {preset.title} ({preset.source})")
         return 0
+    from hguide import lists
     from hguide.cli.options import checked_device, writable_folder
     from hguide.experiments.paper.run import PaperOptions, run_preset
 
     if min(options.devices, options.num_nodes) < 1:
         raise ConfigError(f"devices and num-nodes are at least 1, got {options.devices} and {options.num_nodes}.")
+    lists.seeds(options.seeds)
+    _check_model(options.model)
     settings = PaperOptions(
         preset=options.preset,
         model=options.model,
@@ -85,3 +88,15 @@ def run(options: Any) -> int:
         return 0
     print(table.text())
     return 0 if table.ok else 1
+
+
+def _check_model(name: str) -> None:
+    """Refuse a name that nothing answers to, before a model of that name is asked what only some models need."""
+    from hguide.backends import registry
+    from hguide.backends.hub import OFFICIAL_FILES, WEIGHTS
+    from hguide.load import BUNDLED
+
+    of_the_hub = "/" in name and not name.startswith((".", "/", "~")) and not name.endswith(WEIGHTS)
+    known = (*BUNDLED, *OFFICIAL_FILES)
+    if name not in known and name not in registry and not of_the_hub and not Path(name).expanduser().exists():
+        raise CheckpointError(f"{name}: no such model, file or folder: {near_matches(name, known)}")

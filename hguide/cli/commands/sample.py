@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hguide.cli.lenders import add_lenders
-from hguide.cli.lists import Listed
 from hguide.cli.options import add_model, add_sampling
 from hguide.cli.parser import add_flag
 from hguide.errors import ConfigError
+from hguide.lists import Listed
 
 if TYPE_CHECKING:
     from hguide.cli.batches import Pair
@@ -60,7 +61,7 @@ def run(options: Any) -> int:
         from hguide.cli.repeat import repeat
 
         return repeat(Path(options.source).expanduser(), options)
-    from hguide.cli import lists
+    from hguide import lists
     from hguide.cli.lenders import lender_paths, lenders_of
     from hguide.cli.options import load_model, new_file, sampler_of, writable_folder
     from hguide.cli.settings import Settings
@@ -93,9 +94,9 @@ def run(options: Any) -> int:
         device=device_facts(generator.device),
         versions=versions(),
     )
-    wanted = {
-        out / file_name(settings): settings for settings in _each(generator, conditions, seeds, options.pair, general)
-    }
+    asked = list(dict.fromkeys(_pairs(generator, conditions, seeds, options.pair)))
+    each = [replace(general, condition=condition, name=name, seed=seed) for condition, name, seed in asked]
+    wanted = dict(zip((out / name for name in file_names(each)), each, strict=True))
     missing = _missing(wanted, options.overwrite)
     out.mkdir(parents=True, exist_ok=True)
     _sample(generator, missing, guidance, sampler, models, options)
@@ -106,26 +107,30 @@ def run(options: Any) -> int:
     return 0
 
 
-def file_name(settings: Settings) -> str:
-    """Condition and seed: beach_000003.png."""
-    name = re.sub(r"[^\w-]+", "-", settings.name).strip("-")[:80] or "image"
-    if len(settings.name) > 80:
-        import hashlib
+def file_names(wanted: Sequence[Settings]) -> list[str]:
+    """Condition and seed: beach_000003.png; with a hash of the condition where it is long or reads like another's."""
+    import hashlib
 
-        name += "-" + hashlib.sha256(settings.name.encode()).hexdigest()[:8]
-    return f"{name}_{settings.seed:06d}.png"
+    words = {each.name: re.sub(r"[^\w-]+", "-", each.name).strip("-")[:80] or "image" for each in wanted}
+    # Some file systems do not tell upper and lower case apart.
+    alike = Counter(word.lower() for word in words.values())
+    for name, word in words.items():
+        if len(name) > 80 or alike[word.lower()] > 1:
+            words[name] += "-" + hashlib.sha256(name.encode()).hexdigest()[:8]
+    return [f"{words[each.name]}_{each.seed:06d}.png" for each in wanted]
 
 
-def _each(
-    generator: ScaleGenerator, conditions: Sequence[Any], seeds: Sequence[int], pair: bool, general: Settings
-) -> Iterator[Settings]:
-    from hguide.cli.lists import class_name
+def _pairs(
+    generator: ScaleGenerator, conditions: Sequence[Any], seeds: Sequence[int], pair: bool
+) -> Iterator[tuple[Any, str, int]]:
+    """Condition, its name and seed of each image."""
+    from hguide.lists import class_name
 
     pairs: list[Pair] = [(condition, seed) for condition in conditions for seed in seeds]
     if pair:
         pairs = [(conditions[place % len(conditions)], seed) for place, seed in enumerate(seeds)]
     for condition, seed in pairs:
-        yield replace(general, condition=condition, name=class_name(generator, condition), seed=seed)
+        yield condition, class_name(generator, condition), seed
 
 
 def _missing(wanted: dict[Path, Settings], overwrite: bool) -> dict[Path, Settings]:

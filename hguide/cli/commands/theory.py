@@ -64,9 +64,9 @@ def run(options: Any) -> None:
 
 
 def _measure(options: Any, out: Path) -> None:
-    from hguide.cli.lists import guidance_texts
     from hguide.cli.options import load_model
     from hguide.images import write_bytes
+    from hguide.lists import guidance_texts
     from hguide.theory.figures.mutual_information import figure
     from hguide.theory.measured import measured_hierarchy
 

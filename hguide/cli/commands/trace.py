@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hguide.cli.lenders import add_lenders
-from hguide.cli.lists import Listed
 from hguide.cli.options import add_model, add_sampling
+from hguide.lists import Listed
+
+FILES = ("trace.json", "curves.png", "curves.svg", "heat.png", "heat.svg")
 
 if TYPE_CHECKING:
     from hguide.cli.batches import Pair
@@ -67,7 +69,7 @@ def add_arguments(parser: Any) -> None:
 
 def run(options: Any) -> None:
     """Sample, look, write."""
-    from hguide.cli import lists
+    from hguide import lists
     from hguide.cli.lenders import lenders_of
     from hguide.cli.options import load_model, sampler_of, writable_folder
     from hguide.cost import cost
@@ -77,6 +79,7 @@ def run(options: Any) -> None:
     guidance, sampler, seeds = parse(options.guidance), sampler_of(options), lists.seeds(options.seeds)
     looked_at = _looked_at(options, guidance)
     out = writable_folder(options.out)
+    _make_way(out)
     generator = load_model(options)
     models = lenders_of(options, generator, [guidance])
     plan(generator, guidance, negative=options.negative, models=models)
@@ -89,6 +92,15 @@ def run(options: Any) -> None:
     print(_table(samples))
     print(_remark(samples, guidance, looked_at))
     print("\n".join(map(str, written)))
+
+
+def _make_way(out: Path) -> None:
+    from hguide.cli.earlier import carries, refuse_foreign
+    from hguide.experiments.trace.document import SCHEMA
+
+    # The figures carry no mark; the numbers, which are written before them, stand for all.
+    files = [out / name for name in FILES]
+    refuse_foreign(files, files if carries(files[0], SCHEMA) else (), "trace")
 
 
 def _looked_at(options: Any, guidance: Guidance) -> TraceOptions:
@@ -153,7 +165,6 @@ def _write(
 ) -> list[Path]:
     from dataclasses import asdict
 
-    from hguide.cli.lists import class_name
     from hguide.cost import cost
     from hguide.experiments.trace.curves import curves_figure
     from hguide.experiments.trace.document import document, text
@@ -162,6 +173,7 @@ def _write(
     from hguide.experiments.trace.signal import SIGNALS
     from hguide.experiments.trace.summary import summarise
     from hguide.images import write_bytes
+    from hguide.lists import class_name
     from hguide.provenance import device_facts, model_hash, sampler_facts, versions
 
     labels = [{"condition": c, "name": class_name(generator, c), "seed": seed} for c, seed in pairs]

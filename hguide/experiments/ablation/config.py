@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ from typing import Any
 
 from hguide.errors import ConfigError, near_matches
 from hguide.experiments.ablation.columns import COLUMNS, DEFAULT, REPEATS
+from hguide.experiments.ablation.plain_values import is_listed, is_number, is_numbers, is_whole, plain
 from hguide.experiments.ablation.yaml_lines import Place, Problems, read_yaml
+from hguide.lists import seeds
 
 __all__ = ["AXES", "Config", "ListedCell", "read_config"]
 
@@ -42,13 +43,14 @@ class Config:
         title: for the head of the report.
         description: a paragraph, or empty.
         axes: axis -> values, as written; axes that were not given are missing.
+        places: axis -> where each of these values stands.
         cells: those listed by themselves.
         load: options of `hguide.load` for the models, for instance a text encoder.
         models: lender -> model, for guidances that ask for streams of another model.
         negative: class or prompt in place of the null condition.
         classes: names or numbers, None for all of the model.
         prompts: for text models, in place of classes.
-        seeds: one image of each per cell.
+        seeds: one image of each per cell; none where they were refused.
         seeds_text: as written.
         block: seeds sampled together; block i holds the seeds from i * block.
         deterministic: one image per network call.
@@ -70,6 +72,7 @@ class Config:
     title: str
     description: str
     axes: Mapping[str, tuple[Any, ...]]
+    places: Mapping[str, tuple[Place, ...]]
     cells: tuple[ListedCell, ...]
     load: Mapping[str, Any]
     models: Mapping[str, str]
@@ -133,7 +136,7 @@ class _Reader:
         self.problems = problems
 
     def config(self, where: str) -> Config:
-        known = {*Config.__dataclass_fields__, *AXES} - {"axes", "seeds_text", "source", "problems", "where"}
+        known = {*Config.__dataclass_fields__, *AXES} - {"axes", "places", "seeds_text", "source", "problems", "where"}
         for key in self.value:
             if key not in known:
                 self.problems.add((key,), f"unknown key {key!r}: {near_matches(str(key), known)}")
@@ -144,23 +147,27 @@ class _Reader:
         if self.value.get("classes") is not None and self.value.get("prompts") is not None:
             self.problems.add(("prompts",), "give classes or prompts, not both.")
         repeat = self.optional_text("repeat_features")
+        axes = self.axes()
         return Config(
             name=name,
             title=self.text("title", name),
             description=self.text("description", ""),
-            axes=self.axes(),
+            axes={axis: tuple(value for _, value in found) for axis, found in axes.items()},
+            places={axis: tuple(place for place, _ in found) for axis, found in axes.items()},
             cells=self.cells(),
-            load=_plain(self.take("load", {}, lambda value: isinstance(value, dict), "a mapping of options")),
+            load=plain(self.take("load", {}, lambda value: isinstance(value, dict), "a mapping of options")),
             models=self.models(),
             negative=self.take("negative", None, lambda value: isinstance(value, int | str), "a class or a prompt"),
-            classes=self.take("classes", None, _is_listed, "names, numbers or a range"),
-            prompts=self.take("prompts", None, _is_listed, "a list of texts, or a file"),
+            classes=self.take("classes", None, is_listed, "names, numbers or a range"),
+            prompts=self.take("prompts", None, is_listed, "a list of texts, or a file"),
             seeds=seeds,
             seeds_text=seeds_text,
             block=self.whole("block", 32, 1),
             deterministic=self.take("deterministic", False, lambda value: isinstance(value, bool), "true or false"),
             dtype=self.word("dtype", "float32", DTYPES),
-            baseline=self.take("baseline", 0, lambda v: isinstance(v, int | str), "a label, or a number from 0"),
+            baseline=self.take(
+                "baseline", 0, lambda v: is_whole(v) or isinstance(v, str), "a label, or a number from 0"
+            ),
             reference=self.text("reference", "bundled"),
             features=self.optional_text("features"),
             repeat_features=repeat,
@@ -168,7 +175,7 @@ class _Reader:
             replicates=self.whole("replicates", 1000, 2),
             threads=self.whole("threads", 1, 1),
             labels=self.labels(),
-            source=_plain(self.value),
+            source=plain(self.value),
             problems=self.problems,
             where=where,
         )
@@ -189,7 +196,7 @@ class _Reader:
         return self.take(key, None, lambda value: isinstance(value, str), "a path")
 
     def whole(self, key: str, default: int, least: int) -> int:
-        return self.take(key, default, lambda v: _is_whole(v) and v >= least, f"a whole number from {least}")
+        return self.take(key, default, lambda v: is_whole(v) and v >= least, f"a whole number from {least}")
 
     def word(self, key: str, default: str, known: Sequence[str]) -> str:
         value = self.text(key, default)
@@ -199,18 +206,19 @@ class _Reader:
         return value
 
     def seeds(self) -> tuple[tuple[int, ...], str]:
-        from hguide.cli.lists import seeds
-
         value = self.value.get("seeds")
         if value is None:
             self.problems.add(("seeds",), "seeds is missing: give the seeds of each cell, for instance seeds: 0-511.")
-            return (0,), "0"
+            return (), ""
+        if not is_listed(value):
+            self.problems.add(("seeds",), f"seeds is a range, a file or a list of whole numbers, got {value!r}.")
+            return (), ""
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         try:
             return tuple(seeds(value)), text
-        except (ConfigError, TypeError) as error:
-            self.problems.add(("seeds",), str(error) or f"seeds are numbers and ranges, got {value!r}.")
-            return (0,), "0"
+        except ConfigError as error:
+            self.problems.add(("seeds",), str(error))
+            return (), ""
 
     def measures(self, repeat: str | None) -> tuple[str, ...]:
         default = (*DEFAULT, *(REPEATS if repeat is not None else ()))
@@ -239,19 +247,19 @@ class _Reader:
             return {str(key): str(each) for key, each in value.items()}
         return tuple(map(str, self.take("labels", [], lambda v: isinstance(v, list), "a list, or label: name")))
 
-    def axes(self) -> dict[str, tuple[Any, ...]]:
+    def axes(self) -> dict[str, list[tuple[Place, Any]]]:
+        """Axis -> its values of the right form, each with its place."""
         found = {}
         for axis in AXES:
-            if self.value.get(axis) is None:
+            given = self.value.get(axis)
+            if given is None:
                 continue
-            values = self.value[axis] if isinstance(self.value[axis], list) else [self.value[axis]]
-            if not values:
+            if given == []:
                 self.problems.add((axis,), f"{axis} is an empty list.")
-            listed = isinstance(self.value[axis], list)
-            places = [(axis, index) if listed else (axis,) for index in range(len(values))]
-            found[axis] = tuple(
-                value for place, value in zip(places, values, strict=True) if self.axis_value(axis, value, place)
-            )
+            placed: list[tuple[Place, Any]] = [((axis,), given)]
+            if isinstance(given, list):
+                placed = [((axis, index), value) for index, value in enumerate(given)]
+            found[axis] = [(place, value) for place, value in placed if self.axis_value(axis, value, place)]
         return found
 
     def axis_value(self, axis: str, value: Any, place: Place) -> bool:
@@ -261,10 +269,10 @@ class _Reader:
         wanted = "a text"
         right = isinstance(value, str)
         if axis == "strength":
-            right, wanted = right or _is_number(value), "a number, a schedule as text or a list as text"
+            right, wanted = right or is_number(value), "a number, a schedule as text or a list as text"
         if axis == "temperature":
-            numbers = isinstance(value, list) and bool(value) and all(map(_is_number, value))
-            right = right or _is_number(value) or numbers
+            numbers = isinstance(value, list) and bool(value) and all(map(is_number, value))
+            right = right or is_number(value) or numbers
             wanted = "a number, a list with one per step, a schedule or entropy(...) as text"
         if not right:
             self.problems.add(place, f"{axis} is {wanted}, got {value!r}.")
@@ -281,7 +289,7 @@ class _Reader:
                 self.problems.add(
                     (*place, key), f"unknown key {key!r} of sampler{more}: {near_matches(str(key), FILTERS)}"
                 )
-            elif not (_is_number(each) or isinstance(each, str) or _numbers(each)):
+            elif not (is_number(each) or isinstance(each, str) or is_numbers(each)):
                 self.problems.add((*place, key), f"{key} is a number, one per step or a schedule, got {each!r}.")
         return len(self.problems.found) == before
 
@@ -303,32 +311,3 @@ class _Reader:
             label = value.get("label")
             found.append(ListedCell(place, None if label is None else str(label), axes))
         return tuple(found)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _plain(value: Any) -> Any:
-    """As JSON can hold it: what is no number, text, list or mapping (a date, an infinity) as text."""
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    return value if value is None or isinstance(value, str | bool) or _is_number(value) else str(value)
-
-
-def _numbers(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_is_number, value))
-
-
-def _is_listed(value: Any) -> bool:
-    return (
-        _is_whole(value)
-        or isinstance(value, str)
-        or (isinstance(value, list) and bool(value) and all(_is_whole(each) or isinstance(each, str) for each in value))
-    )

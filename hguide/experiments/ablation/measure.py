@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -26,12 +26,11 @@ from hguide.experiments.measures.classifier_score import classifier_score_statis
 from hguide.experiments.measures.clusters import Clusters
 from hguide.experiments.measures.frechet_distance import frechet_statistic
 from hguide.experiments.measures.kernel_statistic import kernel_statistic
-from hguide.experiments.measures.power_spectrum import power_ratio
+from hguide.experiments.measures.power_spectrum import power_ratio, spectrum_statistic
 from hguide.experiments.measures.precision_recall import precision_recall_statistic
-from hguide.experiments.measures.rows import checked_pair
 from hguide.experiments.reference import Crops
 
-__all__ = ["Measured", "Sample", "compared", "measure", "spectrum", "spectrum_statistic"]
+__all__ = ["Measured", "Sample", "compared", "measure", "spectrum"]
 
 KERNEL = {"kd": "features", "kd_squeezenet": "squeezenet"}
 WITHOUT_REFERENCE = ("score", "accuracy")
@@ -149,24 +148,6 @@ def spectrum(sample: Sample, real: Crops) -> Spectrum:
     found = power_ratio(sample.arrays["power"].double().mean(0), real.arrays["power"].double().mean(0))
     # Nyquist is half a cycle per pixel.
     return Spectrum(tuple((found.frequencies / 2).tolist()), tuple(found.ratio.tolist()))
-
-
-def spectrum_statistic(
-    sample: Float[Tensor, "n bins"], reference: Float[Tensor, "m bins"]
-) -> Callable[[Float64[Tensor, " n"], Float64[Tensor, " n"]], float]:
-    """mean over bins of |log (mean power of the sample / mean power of the reference)|; for `bootstrap`.
-
-    Args:
-        sample: `radial_power` of generated pictures.
-        reference: of real pictures, as many.
-    """
-    mine, theirs = checked_pair(sample, reference)
-
-    def statistic(sample_weights: Tensor, reference_weights: Tensor) -> float:
-        ratio = (sample_weights @ mine / sample_weights.sum()) / (reference_weights @ theirs / reference_weights.sum())
-        return float(ratio.log().abs().mean())
-
-    return statistic
 
 
 def _statistic(key: str, sample: Sample, real: Crops) -> Statistic:

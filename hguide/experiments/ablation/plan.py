@@ -6,17 +6,21 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from hguide.cli.lenders import asked_models
+from hguide.backends.hub import HUB_ID, OFFICIAL_FILES, WEIGHTS
 from hguide.errors import CheckpointError, HGuideError
 from hguide.experiments.ablation.cells import Cell
 from hguide.experiments.ablation.config import Config
+from hguide.experiments.ablation.settings import models_named, read_settings
+from hguide.experiments.ablation.yaml_lines import Place
 from hguide.generator import Categorical, ScaleGenerator
 from hguide.grids import Step
-from hguide.plan import plan
+from hguide.lists import conditions
+from hguide.plan import asked_models, plan
 from hguide.provenance import model_hash
 from hguide.streams import COND
 from hguide.temperature import EntropyTemperature
@@ -124,8 +128,9 @@ class PlannedCell:
 def plan_cells(config: Config, cells: Sequence[Cell], models: Models, device: str) -> tuple[PlannedCell, ...]:
     """Load each model, find the conditions, hash each cell and ask its model whether it serves the guidance.
 
-    A model that cannot be loaded and classes that it does not know are noted in `config.problems`; what a guidance
-    asks for and the model does not serve is the `error` of its cell.
+    A model that cannot be loaded and classes that it does not know are noted in `config.problems`, those of models that
+    only cells with other mistakes name too; what a guidance asks for and the model does not serve is the `error` of its
+    cell. Where there are mistakes already, no model is fetched from a hub.
 
     Args:
         config: as read.
@@ -133,60 +138,108 @@ def plan_cells(config: Config, cells: Sequence[Cell], models: Models, device: st
         models: where generators come from.
         device: kind of device that will sample; another makes other last bits.
     """
-    from hguide.cli.lists import conditions
+    planned: dict[int, PlannedCell] = {}
+    for model, places in models_named(config).items():
+        if config.problems.found and _is_far(model):
+            continue
+        given = _conditions(config, model, places, models)
+        for index, cell in enumerate(cells):
+            if given is not None and cell.model == model:
+                found = _planned(config, cell, models, given, device)
+                planned |= {} if found is None else {index: found}
+    if len(planned) == len(cells) and not read_settings(config)[1]:
+        _check_idle(config, planned.values())
+    merged: dict[str, PlannedCell] = {}
+    for _, each in sorted(planned.items()):
+        twin = merged.get(each.hash)
+        merged[each.hash] = each if twin is None else replace(twin, meanings=(*twin.meanings, *each.meanings))
+    return tuple(merged.values())
 
-    found: dict[str, PlannedCell] = {}
-    for cell in cells:
+
+def _is_far(model: str) -> bool:
+    """Whether a model would have to be fetched: not for the sake of a configuration that cannot run."""
+    on_hub = bool(HUB_ID.fullmatch(model)) and not model.endswith(WEIGHTS)
+    return (model in OFFICIAL_FILES or on_hub) and not Path(model).exists()
+
+
+def _conditions(config: Config, model: str, places: Sequence[Place], models: Models) -> tuple[Any, ...] | None:
+    """What the seeds stand for; None where there is no such model or it does not know them, which is noted."""
+    try:
+        generator = models.get(model)
+    except HGuideError as error:
+        for place in places:
+            config.problems.add(place, f"model {model!r}: {str(error).removeprefix(f'{model}: ')}")
+        return None
+    written = {key: getattr(config, key) for key in ("classes", "prompts") if config.source.get(key) is not None}
+    if len(written) > 1 or None in written.values():
+        # Both, or one that was refused: noted when the configuration was read.
+        return None
+    try:
+        return tuple(conditions(generator, config.classes, config.prompts))
+    except HGuideError as error:
+        key, given = next(iter(written.items()), ("classes", None))
+        wrong = [] if not isinstance(given, list) else _wrong_entries(generator, key, given)
+        for place, problem in wrong or [((key,), error)]:
+            text = str(problem)
+            config.problems.add(place, text if text.startswith(f"{model}: ") else f"{model}: {text}")
+        return None
+
+
+def _wrong_entries(generator: ScaleGenerator, key: str, given: Sequence[Any]) -> list[tuple[Place, HGuideError]]:
+    """The entries of a list that the generator refuses by themselves."""
+    found: list[tuple[Place, HGuideError]] = []
+    for index, each in enumerate(given):
         try:
-            generator = models.get(cell.model)
+            conditions(generator, **{"classes": None, key: [each]})
         except HGuideError as error:
-            config.problems.add(_place(cell, "model"), f"model {cell.model!r}: {error}")
+            found.append(((key, index), error))
+    return found
+
+
+def _planned(config: Config, cell: Cell, models: Models, given: tuple[Any, ...], device: str) -> PlannedCell | None:
+    """A cell, or None where a lender cannot be loaded, which is noted, or would be fetched in vain."""
+    generator = models.get(cell.model)
+    asked = asked_models(generator, cell.guidance)
+    paths = {name: path for name, path in config.models.items() if name in asked}
+    lenders: dict[str, ScaleGenerator] = {}
+    for name, path in paths.items():
+        if config.problems.found and _is_far(path):
             continue
         try:
-            given = tuple(conditions(generator, config.classes, config.prompts))
+            lenders |= models.lenders(cell.model, {name: path})
         except HGuideError as error:
-            config.problems.add(("classes" if config.prompts is None else "prompts",), f"{cell.model}: {error}")
-            continue
-        asked = asked_models(generator, cell.guidance)
-        paths = {name: path for name, path in config.models.items() if name in asked}
-        try:
-            lenders = models.lenders(cell.model, paths)
-        except HGuideError as error:
-            config.problems.add(("models",), str(error))
-            continue
-        facts = {
-            "schema": SCHEMA,
-            "model_hash": models.hash(cell.model, generator),
-            "guidance": str(cell.guidance),
-            "sampler": cell.sampler_facts,
-            "conditions": list(given),
-            "negative": config.negative,
-            "block": config.block,
-            "deterministic": config.deterministic,
-            "device": device,
-        }
-        if config.load:
-            facts["load"] = dict(config.load)
-        if paths:
-            facts["models"] = {name: models.hash(path, lenders[name]) for name, path in sorted(paths.items())}
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:HASH_DIGITS]
-        streams, refusal = _served(generator, cell, config.negative, lenders)
-        planned = PlannedCell(
-            cell,
-            digest,
-            facts,
-            str(facts["model_hash"]),
-            given,
-            tuple(generator.class_names),
-            paths,
-            streams,
-            refusal,
-            (cell.meaning,),
-        )
-        twin = found.get(digest)
-        found[digest] = planned if twin is None else replace(twin, meanings=(*twin.meanings, cell.meaning))
-    _check_idle(config, found.values())
-    return tuple(found.values())
+            config.problems.add(("models", name), str(error))
+    if len(lenders) < len(paths):
+        return None
+    facts = {
+        "schema": SCHEMA,
+        "model_hash": models.hash(cell.model, generator),
+        "guidance": str(cell.guidance),
+        "sampler": cell.sampler_facts,
+        "conditions": list(given),
+        "negative": config.negative,
+        "block": config.block,
+        "deterministic": config.deterministic,
+        "device": device,
+    }
+    if config.load:
+        facts["load"] = dict(config.load)
+    if paths:
+        facts["models"] = {name: models.hash(path, lenders[name]) for name, path in sorted(paths.items())}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:HASH_DIGITS]
+    streams, refusal = _served(generator, cell, config.negative, lenders)
+    return PlannedCell(
+        cell,
+        digest,
+        facts,
+        str(facts["model_hash"]),
+        given,
+        tuple(generator.class_names),
+        paths,
+        streams,
+        refusal,
+        (cell.meaning,),
+    )
 
 
 def _check_idle(config: Config, cells: Collection[PlannedCell]) -> None:
@@ -197,11 +250,6 @@ def _check_idle(config: Config, cells: Collection[PlannedCell]) -> None:
             config.problems.add(
                 ("models", name), f"no guidance asks for the lender {name!r}; autoguidance(model={name}) does."
             )
-
-
-def _place(cell: Cell, axis: str) -> tuple[str | int, ...]:
-    """Where the cell's value of an axis is written: in the cell itself, or at the axis."""
-    return (*cell.place, axis) if cell.place[0] == "cells" else (axis,)
 
 
 def _served(

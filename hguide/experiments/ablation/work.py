@@ -20,7 +20,17 @@ from hguide.generate import generate
 from hguide.grids import Grid
 from hguide.images import to_uint8
 
-__all__ = ["Failure", "Unit", "do_units", "features_of_block", "open_units", "sample_block"]
+__all__ = [
+    "Failure",
+    "Unit",
+    "do_units",
+    "features_of_block",
+    "features_path",
+    "one_line",
+    "open_units",
+    "sample_block",
+    "stored_features",
+]
 
 NETWORK_DIGITS = 12
 

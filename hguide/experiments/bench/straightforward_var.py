@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from hguide.backends.var.attention import Block
+from hguide.backends.attention import Block
 from hguide.backends.var.generator import VAR
 from hguide.backends.var.transformer import VARTransformer, scale_of_token
 

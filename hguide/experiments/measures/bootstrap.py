@@ -14,7 +14,7 @@ from torch import Tensor
 from hguide.errors import ConfigError, NumericalError
 from hguide.experiments.measures.clusters import Clusters
 
-__all__ = ["Interval", "Statistic", "bootstrap", "bootstrap_difference", "interval_of", "replicates_of"]
+__all__ = ["Interval", "Kind", "Statistic", "bootstrap", "bootstrap_difference", "interval_of", "replicates_of"]
 
 Statistic = Callable[[Tensor, Tensor], float]
 Kind = Literal["percentile", "centred"]

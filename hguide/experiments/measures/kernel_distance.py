@@ -11,7 +11,7 @@ from hguide.errors import ConfigError
 from hguide.experiments.measures.pair_measure import PairMeasure
 from hguide.experiments.measures.rows import Rows, checked_pair
 
-__all__ = ["KernelDistance", "kernel_distance", "kernel_distance_blocks", "polynomial_kernel"]
+__all__ = ["ROWS_AT_ONCE", "KernelDistance", "kernel_distance", "kernel_distance_blocks", "polynomial_kernel"]
 
 ROWS_AT_ONCE = 1024
 

@@ -15,7 +15,7 @@ from hguide.experiments.measures.pair_measure import PairMeasure
 from hguide.experiments.measures.radial_power import bin_frequencies, luminance, radial_power
 from hguide.experiments.measures.rows import checked_pair
 
-__all__ = ["BANDS", "PowerSpectrumRatio", "SpectrumRatio", "band_statistic", "power_ratio"]
+__all__ = ["BANDS", "PowerSpectrumRatio", "SpectrumRatio", "band_statistic", "power_ratio", "spectrum_statistic"]
 
 # Shares of the Nyquist frequency: above the lower, up to the upper bound.
 BANDS = {"low": (0.0, 0.25), "middle": (0.25, 0.5), "high": (0.5, 1.0)}
@@ -79,6 +79,24 @@ def band_statistic(
     def statistic(sample_weights: Tensor, reference_weights: Tensor) -> float:
         above = sample_weights @ mine / sample_weights.sum()
         return float(above / (reference_weights @ theirs / reference_weights.sum()))
+
+    return statistic
+
+
+def spectrum_statistic(
+    sample: Float[Tensor, "n bins"], reference: Float[Tensor, "m bins"]
+) -> Callable[[Float64[Tensor, " n"], Float64[Tensor, " n"]], float]:
+    """mean over bins of |log (mean power of the sample / mean power of the reference)|; for `bootstrap`.
+
+    Args:
+        sample: `radial_power` of generated pictures.
+        reference: of real pictures, as many.
+    """
+    mine, theirs = checked_pair(sample, reference)
+
+    def statistic(sample_weights: Tensor, reference_weights: Tensor) -> float:
+        ratio = (sample_weights @ mine / sample_weights.sum()) / (reference_weights @ theirs / reference_weights.sum())
+        return float(ratio.log().abs().mean())
 
     return statistic
 

@@ -13,7 +13,7 @@ from hguide.errors import ConfigError
 from hguide.experiments.measures.pair_measure import PairMeasure
 from hguide.experiments.measures.rows import Rows, checked_pair
 
-__all__ = ["PrecisionAndRecall", "PrecisionRecall", "precision_recall", "precision_recall_statistic"]
+__all__ = ["NEIGHBOURS", "PrecisionAndRecall", "PrecisionRecall", "precision_recall", "precision_recall_statistic"]
 
 NEIGHBOURS = 3
 SEARCHED_FIRST = 8

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hguide.errors import ConfigError, NumericalError, ShapeError
 
-__all__ = ["Rows", "check_counts", "checked_pair", "checked_rows"]
+__all__ = ["Rows", "check_counts", "check_dimensions", "checked_pair", "checked_rows"]
 
 
 def checked_rows(features: Tensor) -> Float64[Tensor, "n d"]:

@@ -20,6 +20,7 @@ from hguide.experiments.paper.preset import Preset, Row
 from hguide.experiments.paper.spread import QUANTITIES, spread_difference, spread_interval, step_spreads
 from hguide.experiments.report.markdown import escape_markdown
 from hguide.images import write_bytes
+from hguide.lists import conditions, seeds
 from hguide.sampling import Sampler
 
 if TYPE_CHECKING:
@@ -133,8 +134,6 @@ def _rows_of_seeds(
     preset: Preset, generator: ScaleGenerator, options: PaperOptions, measure: Callable[..., _T]
 ) -> dict[str, _T]:
     """What is measured of each row while its seeds are sampled; seed s has the class or prompt s mod their number."""
-    from hguide.cli.lists import conditions, seeds
-
     chosen, given = seeds(options.seeds), conditions(generator, None, options.prompts)
     labels = [given[seed % len(given)] for seed in chosen]
     found: dict[str, _T] = {}
@@ -232,8 +231,6 @@ def _completion(preset: Preset, generator: ScaleGenerator, options: PaperOptions
 
 def _of_classes(generator: ScaleGenerator, options: PaperOptions, scenes: Scenes) -> list[Any]:
     """The condition of each picture: its class, or the prompt given for its class or for all of them."""
-    from hguide.cli.lists import conditions
-
     if options.prompts is None:
         return generator.conditions(scenes.labels.tolist(), len(scenes.labels))
     given = conditions(generator, None, options.prompts)

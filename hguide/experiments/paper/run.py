@@ -15,6 +15,7 @@ from hguide.experiments.paper.comparison import PaperTable, compare
 from hguide.experiments.paper.exports import export_rows, file_name
 from hguide.experiments.paper.preset import Preset, read_preset
 from hguide.images import write_bytes
+from hguide.lists import seeds
 from hguide.load import BUNDLED, family_of
 
 if TYPE_CHECKING:
@@ -178,7 +179,6 @@ def _write_archives(preset: Preset, results: Any, options: PaperOptions, note: C
 
     import numpy as np
 
-    from hguide.cli.lists import seeds
     from hguide.experiments.ablation.store import Store
 
     store = Store(options.out)

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hguide.backends.var.editing import Edit, box_mask
+from hguide.backends.editing import Edit, box_mask
+from hguide.backends.smoothing import smooth_temperature, soft_weights
 from hguide.backends.var.generator import VAR, VARState
-from hguide.backends.var.smoothing import smooth_temperature, soft_weights
 from hguide.errors import ConfigError
 from hguide.experiments.parity.recording import Recording
 from hguide.experiments.parity.var_model import VARModel

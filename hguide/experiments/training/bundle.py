@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hguide.backends.checkpoints import read_metadata, read_state_dict, save_safetensors
-from hguide.backends.var.tokenizer import weights_hash
+from hguide.backends.tokenizer_hash import weights_hash
 from hguide.errors import CheckpointError
 from hguide.experiments.training.parts import weights_file
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hguide.backends.var.tokenizer import tokenizer_hash
+from hguide.backends.tokenizer_hash import tokenizer_hash
 from hguide.backends.vq_diffusion.tokenizer import VQGAN
 from hguide.experiments.training.data import Scenes
 from hguide.experiments.training.tokens import TokenSet, encoded_crops

@@ -53,6 +53,7 @@ class FeaturesTraining(TrainingModule):
     def __init__(self, config: FeaturesConfig) -> None:
         super().__init__(config)
         classes = len(self.train_scenes.classes)
+        torch.manual_seed(config.seed)
         self.set_network(FeatureNetwork(FeatureConfig(classes, config.features, config.widths, config.blocks)))
         if config.init:
             self.network.load_state_dict(load_features(config.init)[0].state_dict())

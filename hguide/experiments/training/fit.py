@@ -15,12 +15,13 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from hguide.errors import NumericalError
+from hguide.experiments.training.callbacks import Progress, Saver, interruptible, quiet
 from hguide.experiments.training.data import Scenes, load_scenes
 from hguide.experiments.training.muon import Muon
+from hguide.experiments.training.resume import check_options, last_checkpoint, read_checkpoint, write_options
 from hguide.experiments.training.run_config import RunConfig
 
 __all__ = ["RunConfig", "TrainingModule", "fit", "learning_rate_factor", "training_device", "training_metadata"]
@@ -43,12 +44,15 @@ class TrainingModule(lightning.LightningModule, ABC):
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__()
+        # Before all else: what comes next takes long, and the generators' writes the crops' tokens into `out`.
+        check_options(config)
         self.config = config
         self.automatic_optimization = False
         self.steps_done = 0
         self.seconds = 0.0
         self.train_scenes: Scenes = load_scenes(config.data, "train")
         self.test_scenes: Scenes = load_scenes(config.data, "test")
+        self.scenes_hash = self.train_scenes.hash
         self.averages: dict[str, float] = {}
         self._clock: float | None = None
 
@@ -114,7 +118,8 @@ class TrainingModule(lightning.LightningModule, ABC):
         loss, logged = self.loss(step)
         if not torch.isfinite(loss):
             raise NumericalError(
-                f"the loss is {loss.item()} at step {step}: lower learning_rate, now {config.learning_rate}."
+                f"the loss is {loss.item()} at step {step}: train with a lower learning_rate "
+                f"(now {config.learning_rate}) into another out."
             )
         self.optimise(loss, factor)
         self._average_weights()
@@ -183,39 +188,21 @@ class TrainingModule(lightning.LightningModule, ABC):
             save_grid(grid, out / "pictures" / f"step_{self.steps_done:06d}.png")
         self._clock = time.monotonic()
 
+    def reported(self) -> bool:
+        """Whether the metrics have a line of this step: a run may be killed between its last checkpoint and that."""
+        file = Path(self.config.out) / "metrics.jsonl"
+        lines = file.read_text().splitlines() if file.is_file() else []
+        return any(line.startswith(f'{{"step": {self.steps_done},') for line in lines)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the counters."""
-        checkpoint["hguide"] = {"steps": self.steps_done, "seconds": self.seconds, "averages": dict(self.averages)}
+        """Add the counters, and what tells the scenes from others."""
+        counters = {"steps": self.steps_done, "seconds": self.seconds, "averages": dict(self.averages)}
+        checkpoint["hguide"] = {**counters, "scenes": self.scenes_hash}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the counters."""
         kept = checkpoint["hguide"]
         self.steps_done, self.seconds, self.averages = kept["steps"], kept["seconds"], dict(kept["averages"])
-
-
-class Progress(lightning.Callback):
-    """A progress bar on stderr (stdout is for results), counted from the start of the run and not of the session."""
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Open the bar where the run stands."""
-        from tqdm import tqdm
-
-        assert isinstance(pl_module, TrainingModule)
-        config = pl_module.config
-        total = None if config.minutes else config.steps
-        self.bar = tqdm(total=total, initial=pl_module.steps_done, unit="step", file=sys.stderr, mininterval=1.0)
-
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """One step on."""
-        assert isinstance(pl_module, TrainingModule)
-        self.bar.set_postfix_str(f"{pl_module.progress:.0%} loss {pl_module.averages['loss']:.4f}", refresh=False)
-        self.bar.update()
-
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Close the bar."""
-        self.bar.close()
 
 
 def training_device(accelerator: str) -> torch.device:
@@ -234,39 +221,54 @@ def save_grid(grid: Tensor, path: Path) -> None:
 
 
 def fit(module: TrainingModule) -> None:
-    """Train to the end of the schedule, from the last checkpoint in `out` where there is one."""
+    """Train to the end of the schedule, from the last checkpoint in `out` where there is one.
+
+    Where that is at the end already, the module takes its weights and nothing is trained.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or of another network, tokenizer or other scenes.
+    """
     config = module.config
-    out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
+    last = last_checkpoint(config)
+    kept = read_checkpoint(last, module, module.scenes_hash) if last.is_file() else None
+    Path(config.out).mkdir(parents=True, exist_ok=True)
     if config.threads:
         torch.set_num_threads(config.threads)
-    (out / "config.json").write_text(json.dumps(asdict(config), indent=1, default=str))
-    saver = ModelCheckpoint(
-        dirpath=out,
-        save_last=True,
-        save_top_k=0,
-        every_n_train_steps=config.checkpoint_steps,
-        enable_version_counter=False,
-    )
-    trainer = lightning.Trainer(
-        accelerator=config.accelerator,
-        devices=1,
-        max_epochs=-1,
-        max_steps=-1,
-        precision=config.precision,
-        callbacks=[saver, Progress()],
-        enable_progress_bar=False,
-        logger=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        benchmark=True,
-    )
-    last = out / "last.ckpt"
-    trainer.fit(module, ckpt_path=str(last) if last.is_file() else None)
-    trainer.save_checkpoint(last)
+    write_options(config)
+    if kept is not None:
+        module.on_load_checkpoint(kept)
+    finished = kept is not None and module.progress >= 1.0
+    if kept is not None and finished:
+        module.load_state_dict(kept["state_dict"])
+        print(f"nothing left to train: {config.out} has done its {module.steps_done} steps.", file=sys.stderr)
+    else:
+        _train(module, last, resumes=kept is not None)
     # Lightning leaves the module on the CPU; what is measured at the end is measured where it was trained.
     module.to(training_device(config.accelerator))
+    if finished and not module.reported():
+        module.report()
+
+
+def _train(module: TrainingModule, last: Path, *, resumes: bool) -> None:
+    config = module.config
+    with quiet(), interruptible():
+        trainer = lightning.Trainer(
+            accelerator=config.accelerator,
+            devices=1,
+            max_epochs=-1,
+            max_steps=-1,
+            precision=config.precision,
+            callbacks=[Progress(), Saver(last, config.checkpoint_steps)],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            logger=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            benchmark=True,
+        )
+        trainer.fit(module, ckpt_path=str(last) if resumes else None, weights_only=True)
+        trainer.save_checkpoint(last, weights_only=False)
 
 
 def training_metadata(module: TrainingModule) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hguide.backends.tokenizer_hash import tokenizer_hash
 from hguide.backends.var.initialise import initialise
-from hguide.backends.var.tokenizer import tokenizer_hash
 from hguide.backends.var.transformer import TransformerConfig, VARTransformer
 from hguide.experiments.features import FeatureNetwork, bundled_features, load_features
 from hguide.experiments.training.data import Scenes

@@ -19,7 +19,7 @@ from hguide.backends.infinity.bits import Replace
 from hguide.backends.infinity.initialise import initialise
 from hguide.backends.infinity.training_inputs import random_flips, training_inputs
 from hguide.backends.tiny_text import TinyTextConfig, TinyTextEncoder
-from hguide.backends.var.tokenizer import tokenizer_hash
+from hguide.backends.tokenizer_hash import tokenizer_hash
 from hguide.errors import CheckpointError
 from hguide.experiments.features import FeatureNetwork, bundled_features, load_features
 from hguide.experiments.training.bsq_tokenizer import load_bsq_tokenizer

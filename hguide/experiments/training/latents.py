@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hguide.backends.infinity.tokenizer import InfinityTokenizer
-from hguide.backends.var.tokenizer import tokenizer_hash
+from hguide.backends.tokenizer_hash import tokenizer_hash
 from hguide.experiments.training.data import Scenes
 from hguide.experiments.training.tokens import encoded_crops, latent_of
 

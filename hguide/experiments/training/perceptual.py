@@ -63,7 +63,7 @@ class SqueezeNetFeatures(nn.Module):
 
         if not path.is_file():
             raise CheckpointError(
-                f"no SqueezeNet 1.1 weights at {path}: give a safetensors file with torchvision's keys."
+                f"no SqueezeNet 1.1 weights at {path}: give a safetensors file as docs/training.md describes it."
             )
         self.load_state_dict(load_file(str(path)))
 

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hguide.backends.conv_autoencoder import AutoencoderConfig
-from hguide.backends.var.tokenizer import TokenizerConfig, VARTokenizer, tokenizer_hash
+from hguide.backends.tokenizer_hash import tokenizer_hash
+from hguide.backends.var.tokenizer import TokenizerConfig, VARTokenizer
 from hguide.errors import ConfigError
 from hguide.experiments.training.reconstruction import (
     ReconstructionConfig,

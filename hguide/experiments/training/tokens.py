@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hguide.backends.infinity.tokenizer import InfinityTokenizer
-from hguide.backends.var.tokenizer import VARTokenizer, tokenizer_hash
+from hguide.backends.tokenizer_hash import tokenizer_hash
+from hguide.backends.var.tokenizer import VARTokenizer
 from hguide.experiments.training.data import Scenes, random_crops, to_unit
 
 __all__ = ["TokenSet", "encode_images", "encoded_crops", "latent_of", "sequence_to_maps", "token_set", "var_input"]

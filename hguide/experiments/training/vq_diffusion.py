@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hguide.backends.var.tokenizer import tokenizer_hash
+from hguide.backends.tokenizer_hash import tokenizer_hash
 from hguide.backends.vq_diffusion import Denoiser, DenoiserConfig, Inference, NoiseSchedule, VQDiffusion
 from hguide.backends.vq_diffusion.inference import even_shares
 from hguide.backends.vq_diffusion.initialise import initialise

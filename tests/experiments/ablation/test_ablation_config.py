@@ -50,7 +50,7 @@ FOUND = [
 def read(path):
     config = read_config(path)
     cells = read_cells(config)
-    baseline = baseline_of(config, cells) if cells else None
+    baseline = baseline_of(config, cells)
     config.problems.raise_any(config.where)
     return config, cells, baseline
 
@@ -105,7 +105,7 @@ def test_a_mark_stands_under_the_character(message):
         ("seeds: 0-3\nguidance: [none, cfg]\nlabels: [a]", "1 labels are given for 2 cells"),
         ("seeds: 0-3\nguidance: [none, cfg]\nlabels: {cgf: x}", "line 3: labels names no cell 'cgf'"),
         ("seeds: 0-3\nguidance: 'cfg({strength})'", "but no strength is given"),
-        ("seeds: 0-3\nguidance: cfg\ntemperature: -1", "line 3: temperature: .*positive"),
+        ("seeds: 0-3\nguidance: cfg\ntemperature: -1", "line 3: temperature is positive"),
         ("seeds: 0-3\nguidance: cfg\ntemperature: entropy(t=1)", "entropy has no option 't'"),
         ("seeds: 0-3\nguidance: cfg\nsampler: {top_p: 3}", "line 3: sampler: .*top_p is from 0 to 1"),
         ("seeds: 0-3\nguidance: cfg\nstrength: .nan", "strength is a number"),
@@ -117,6 +117,74 @@ def test_refused(text, expected, tmp_path):
     path.write_text(text)
     with pytest.raises(ConfigError, match=expected):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "expected"),
+    [
+        ("[-1, 0, 1, 2]", "line 1: seeds: a seed is a whole number from 0 to 9223372036854775807 .*got -1"),
+        ("[99999999999999999999, 0]", "got 99999999999999999999"),
+        ("[1.5]", r"line 1: seeds is a range, a file or a list of whole numbers, got \[1\.5\]"),
+        ("1.5", "got 1.5"),
+        ("2026-01-01", "got datetime.date"),
+        ("true", "got True"),
+        ("{a: 1}", "got {'a': 1}"),
+        ("[]", r"got \[\]"),
+        ("0-99999999999", "has 100,000,000,000 numbers; one range has at most 10,000,000"),
+    ],
+)
+def test_seeds_that_cannot_run_are_refused(seeds, expected, tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(f"seeds: {seeds}\nguidance: none\n")
+    with pytest.raises(ConfigError, match=expected):
+        read(path)
+
+
+@pytest.mark.parametrize("guidance", ["[]", "[3]", "3", "{a: b}"])
+def test_a_guidance_that_was_refused_is_not_read(guidance, tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(f"seeds: 0-3\nguidance: {guidance}\ncells: [{{temperature: 0.5}}]\n")
+    with pytest.raises(ConfigError, match="has a mistake:\n  line 2: guidance is ") as caught:
+        read(path)
+    assert "None" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, ".inf", "-.inf", ".nan", "true"])
+def test_numbers_that_no_float_holds(number, tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(f"seeds: 0-3\nguidance: 'cfg({{strength}})'\nstrength: {number}\ntemperature: {number}\n")
+    with pytest.raises(ConfigError, match="has 2 mistakes:\n  line 3: strength is .*\n  line 4: temperature is "):
+        read(path)
+
+
+def test_mistakes_of_a_list_stand_at_their_own_entries(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("seeds: 0-3\nguidance: ['ssg(1, prior={prior})']\nprior:\n  - 7\n  - dse\n  - dze\n")
+    with pytest.raises(ConfigError, match="line 4: prior is a text.*\n  line 6: prior: unknown prior 'dze'"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "told"),
+    [
+        ("CFG alone", False),  # a label of a cell that cannot be read
+        ("cgf(3.0)", False),
+        ("cfg(3.0)", False),  # what it may be once it is corrected
+        ("none", False),
+        ("CFG alnoe", True),
+        ("ssg(0.5)", True),
+        ("2", True),
+        ("1", False),
+    ],
+)
+def test_a_baseline_beside_cells_that_cannot_be_read(baseline, told, tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        f"seeds: 0-3\nguidance: none\nbaseline: {baseline}\ncells: [{{label: CFG alone, guidance: cgf(3.0)}}]\n"
+    )
+    with pytest.raises(ConfigError, match="line 4: guidance: unknown guidance 'cgf'") as caught:
+        read(path)
+    assert ("line 3: " in str(caught.value)) == told
 
 
 def test_no_file(tmp_path):

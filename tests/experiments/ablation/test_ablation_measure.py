@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,11 +12,12 @@ from hguide.errors import ConfigError
 from hguide.experiments.ablation.columns import COLUMNS
 from hguide.experiments.ablation.draws import SAMPLE, SCENES, draws
 from hguide.experiments.ablation.kernel_replicates import kernel_replicates
-from hguide.experiments.ablation.measure import Sample, compared, measure, spectrum, spectrum_statistic
+from hguide.experiments.ablation.measure import Sample, compared, measure, spectrum
 from hguide.experiments.measures.bootstrap import bootstrap, bootstrap_difference, replicates_of
 from hguide.experiments.measures.clusters import Clusters
 from hguide.experiments.measures.frechet_distance import frechet_statistic
 from hguide.experiments.measures.kernel_statistic import kernel_statistic
+from hguide.experiments.measures.power_spectrum import spectrum_statistic
 from hguide.experiments.reference import Crops
 
 N, R = 24, 12
@@ -57,6 +60,20 @@ def test_every_column_is_measured(key, rows, tmp_path):
     assert len(list(tmp_path.glob("*.npz"))) == 1
     measure(key, sample(rows, 11, 0.5), real, replicates=R, folder=tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 2
+
+
+def test_stored_replicates_are_those_of_the_same_labels(rows, tmp_path):
+    mine, real = sample(rows, 10), crops(rows)
+    others = replace(mine, labels=(mine.labels + 1) % 3)
+    found = [measure("accuracy", each, real, replicates=R, folder=tmp_path) for each in (mine, others)]
+    wanted = [measure("accuracy", each, real, replicates=R) for each in (mine, others)]
+    assert [each.interval for each in found] == [each.interval for each in wanted]
+    assert found[0].interval != found[1].interval
+    # Classes of the reference are strata of its scenes.
+    coarse = replace(real, labels=real.labels // 2)
+    stored = [measure("kd", mine, each, replicates=R, folder=tmp_path).replicates for each in (real, coarse)]
+    assert (stored[0] != stored[1]).any()
+    np.testing.assert_array_equal(stored[1], measure("kd", mine, coarse, replicates=R).replicates)
 
 
 def test_intervals_are_those_of_the_bootstrap(rows):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hguide.experiments.ablation.plan import block_seeds
 from hguide.experiments.ablation.results import CellResult, Comparison, Estimate, MeasureInfo, Results, Spectrum
 from hguide.experiments.ablation.sealed import Sealed, read_sealed, write_sealed
 from hguide.experiments.ablation.store import Block, Store
+from hguide.experiments.ablation.work import features_of_block, stored_features
 
 
 def block(first: int = 4, count: int = 4) -> Block:
@@ -56,6 +58,29 @@ def test_damage_is_found(damage, tmp_path):
         path.write_bytes(content[:-10] if damage == "cut" else b"")
     with pytest.raises(ConfigError, match=r"a\.npz is damaged"):
         read_sealed(path)
+
+
+@dataclass(frozen=True)
+class Means:
+    """A network whose only feature is the mean."""
+
+    name: str = "means"
+    hash: str = "0" * 64
+
+    def arrays(self, images):
+        return {"features": images.mean((1, 2, 3), keepdims=False)[:, None]}
+
+
+def test_features_are_of_the_images_that_are_there(tmp_path):
+    """A block that was sampled again, by another version for instance, leaves features whose checksum is right."""
+    store, network, old = Store(tmp_path), Means(), block()
+    new = replace(old, images=255 - old.images)
+    features_of_block(store, "abc", old, {"means": network})
+    assert (stored_features(store, "abc", old, network)["features"] == network.arrays(old.images)["features"]).all()
+    assert stored_features(store, "abc", new, network) is None
+    features_of_block(store, "abc", new, {"means": network})
+    assert (stored_features(store, "abc", new, network)["features"] == network.arrays(new.images)["features"]).all()
+    assert stored_features(store, "abc", old, network) is None
 
 
 def test_blocks_are_whole_and_do_not_depend_on_the_other_seeds():
@@ -111,8 +136,6 @@ def test_results_come_back(tmp_path):
 
 
 def test_the_hash_is_of_the_numbers_and_not_of_times():
-    from dataclasses import replace
-
     whole = results()
     slower = tuple(replace(cell, seconds_per_image=9.0, peak_memory_mb=3.0) for cell in whole.cells)
     assert results(cells=slower, provenance={"started": "later"}).results_hash == whole.results_hash

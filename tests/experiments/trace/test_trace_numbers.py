@@ -163,8 +163,8 @@ def test_kept_candidates_of_tokens_by_hand() -> None:
     logits = torch.log(torch.tensor([[[[0.5, 0.3, 0.15, 0.05], [0.25, 0.25, 0.25, 0.25]]]]))
     step = Step(0, 1, 0, Scale(0, 1, 2))
     found = kept_candidates(logits, step, Sampler(top_p=0.7), Categorical(4))
-    assert found.count.tolist() == [[2.0, 3.0]]
-    wanted = [scipy.stats.entropy([0.5, 0.3]), math.log(3)]
+    assert found.count.tolist() == [[2.0, 4.0]]
+    wanted = [scipy.stats.entropy([0.5, 0.3]), math.log(4)]
     assert found.entropy[0].tolist() == pytest.approx(wanted)
     assert kept_candidates(logits, step, Sampler(top_k=1), Categorical(4)).count.tolist() == [[1.0, 4.0]]
     warm = kept_candidates(logits, step, Sampler(EntropyTemperature(), top_k=3), Categorical(4))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from made_hart import small_hart
 from made_scenes import CLASSES, small_tokenizer
 
 import hguide
@@ -31,17 +32,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning and its dependenc
 GUIDANCE = "cfg(1.5) | ssg(0.5)"
 # Decibels that the mean over crops may lose; a rest that is misplaced or goes through phi loses several.
 LOSS = 0.1
-
-
-def small_hart(coded: Path, tokenizer: Path, out: Path, **changes: Any) -> HARTTrainingConfig:
-    run_options = {"steps": 4, "epoch_steps": 4, "batch_size": 4, "crop": 16, "precision": "32-true", "token_crops": 8}
-    learning = {"optimizer": "muon", "warmup_steps": 1, "learning_rate": 0.01}
-    shape = {"width": 16, "depth": 1, "heads": 2, "hidden": 16, "residual_width": 16, "residual_depth": 1}
-    text = {"text_tokens": 8, "text_dim": 16}
-    return HARTTrainingConfig(
-        data=str(coded), tokenizer=str(tokenizer), out=str(out), accelerator="cpu",
-        **(run_options | learning | shape | text | changes),
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -139,9 +139,49 @@ def test_pictures_of_your_own(tmp_path):
     np.savez(tmp_path / "wrong.npz", arr_0=pictures.astype(np.float32))
     with pytest.raises(ConfigError, match=r"arr_0 is \(n, H, W, 3\) uint8, got"):
         reference_of_images(tmp_path / "wrong.npz", {"landuse": extractor})
+    counted = reference_of_images(tmp_path / "real.npz", {})
+    assert (counted.train.count, counted.train.spread(3).count, counted.hash) == (5, 3, found.hash)
+    assert not counted.train.arrays
     np.savez(tmp_path / "other.npz", images=pictures)
     with pytest.raises(ConfigError, match="expected an .npz with pictures in arr_0"):
         reference_of_images(tmp_path / "other.npz", {"landuse": extractor})
+
+
+@pytest.mark.parametrize("damage", ["cut", "start", "flip", "empty", "npy", "text"])
+def test_pictures_that_are_damaged(damage, tmp_path):
+    path = tmp_path / "real.npz"
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    np.savez_compressed(path, arr_0=pictures)
+    content = path.read_bytes()
+    if damage == "npy":
+        with path.open("wb") as file:
+            np.save(file, pictures)
+    else:
+        middle = content[:900] + bytes([content[900] ^ 255]) + content[901:]
+        path.write_bytes(
+            {"cut": content[:-30], "start": content[:300], "flip": middle, "empty": b"", "text": b"no archive"}[damage]
+        )
+    with pytest.raises(ConfigError, match=r"real\.npz: expected an \.npz with pictures in arr_0"):
+        reference_of_images(path, {})
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"size": [8]}, "does not describe itself as it should"),
+        ({"size": "large"}, "does not describe itself as it should"),
+        ({"networks": 3}, "does not describe itself as it should"),
+        ({"name": None, "networks": {}}, "has no 'name'"),
+    ],
+)
+def test_a_reference_that_describes_itself_badly(about, message, tmp_path):
+    rows = {name: torch.ones(4, 3) for name in ("features", "spatial", "power")}
+    side = Crops(rows, torch.arange(4), torch.tensor([0, 1, 0, 1]))
+    whole = {"name": "made", "size": 8, "networks": {}} | about
+    kept = {key: value for key, value in whole.items() if value is not None}
+    save_reference(tmp_path / "r.safetensors", side, side, None, kept)
+    with pytest.raises(CheckpointError, match=message):
+        load_reference(tmp_path / "r.safetensors")
 
 
 def test_what_is_no_reference(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import hguide
 from hguide.backends.var import VAR
 from hguide.backends.var.files import save
 from hguide.cli import main
-from hguide.errors import CheckpointError
+from hguide.errors import CheckpointError, StreamError
 from hguide.load import bundled_path
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning and its dependencies warn about themselves.
@@ -51,8 +52,13 @@ def test_it_is_bundled_without_the_tokenizer_and_lent(trained: Path, tmp_path: P
     whole = hguide.load(trained)
     for name, value in whole.transformer.state_dict().items():
         assert torch.equal(weak.transformer.state_dict()[name], value), name
-    lent = hguide.generate(main_model, 1, "cfg | autoguidance", seeds=[0], models={"weak": weak})
-    assert not torch.equal(lent, hguide.generate(main_model, 1, "cfg", seeds=[0]))
+    strong = copy.deepcopy(whole)
+    with torch.no_grad():
+        strong.transformer.head.weight.normal_(generator=torch.Generator().manual_seed(0))
+    lent = hguide.generate(strong, 1, "cfg | autoguidance", seeds=[0], models={"weak": weak})
+    assert not torch.equal(lent, hguide.generate(strong, 1, "cfg", seeds=[0]))
+    with pytest.raises(StreamError, match="lender 'weak' has 3 classes, landuse-var 21"):
+        hguide.generate(main_model, 1, "autoguidance", seeds=[0], models={"weak": weak})
 
 
 def test_a_missing_or_another_tokenizer_is_named(trained: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Self-attention and block of the VAR transformer, with what does not change between steps passed in."""
+"""Attention, feed-forward layer and block of VAR, which other families share; what stays between steps is passed in."""
 
 from __future__ import annotations
 

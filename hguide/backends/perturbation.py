@@ -1,4 +1,4 @@
-"""Changed forward passes of VAR, each on the rows of its own streams."""
+"""Changed forward passes, each on the rows of its own streams."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hguide.backends.var.attention import attend
-from hguide.backends.var.confidence import value_weights
+from hguide.backends.attention import attend
+from hguide.backends.confidence import value_weights
 from hguide.errors import StreamError
 from hguide.grids import Grid
 from hguide.streams import Perturbation, Stream
