@@ -308,7 +308,7 @@ def _without_tail(ordered: Float[Tensor, "b n c"], p: float) -> Float[Tensor, "b
     The last one always stays, and so does what ties with the least probable one that stays: the order of equal logits
     is the sort's own affair, and differs between processors.
     """
-    drop = ordered.softmax(-1).cumsum_(-1) <= 1.0 - p
-    drop[..., -1] = False
-    smallest = ordered.gather(-1, drop.sum(-1, keepdim=True))
+    cumulated = ordered.softmax(-1).cumsum_(-1)
+    dropped = torch.searchsorted(cumulated, cumulated.new_full((*cumulated.shape[:-1], 1), 1.0 - p), right=True)
+    smallest = ordered.gather(-1, dropped.clamp_(max=ordered.shape[-1] - 1))
     return ordered.masked_fill(ordered < smallest, -math.inf)
