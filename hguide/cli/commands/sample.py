@@ -25,7 +25,8 @@ HELP = """
 Samples images, one PNG per class (or prompt) and seed, named after both, with guidance, seed, model, sampler and
 condition in its text chunks. The same command run again continues where it stopped: files with the same settings are
 left as they are; a file with other settings stops it before anything is sampled, unless --overwrite.
---from PNG repeats a sampled image exactly and compares it with the file (exit code 1 where they differ).
+--from PNG repeats a sampled image exactly and compares it with the file (exit code 1 where they differ); it takes
+everything from the file but --out, --overwrite and --device.
 """
 EXAMPLES = """
 hguide sample --classes airplane,beach --seeds 0-7 --guidance "cfg(3.0) | ssg(0.5)"
