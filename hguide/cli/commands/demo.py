@@ -67,7 +67,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--guidances", type=str | list[str], default=GUIDANCES, help="one per row: a list, or a text with ; between."
     )
-    parser.add_argument("--classes", type=Listed | None, default=None, help="names, numbers, 0-7 or a file; every class.")
+    parser.add_argument("--classes", type=Listed | None, default=None, help="names, numbers, 0-7, a file; every one.")
     parser.add_argument("--seeds", type=Listed, default="0-2", help="each with every class: 0-2, 5, a list or a file.")
     parser.add_argument("--out", type=str, default="hguide-demo", help="folder; the files of an earlier demo give way.")
     parser.add_argument(

@@ -43,7 +43,7 @@ def add_arguments(parser: Any) -> None:
     """Options of `hguide sample`."""
     add_model(parser)
     parser.add_argument("--guidance", type=str, default="cfg(3.0) | ssg(0.5)", help="text form; none for none.")
-    parser.add_argument("--classes", type=Listed | None, default=None, help="names, numbers, 0-7 or a file; every class.")
+    parser.add_argument("--classes", type=Listed | None, default=None, help="names, numbers, 0-7, a file; every one.")
     parser.add_argument("--prompts", type=str | list[str] | None, default=None, help="a text, a list or a file.")
     parser.add_argument("--negative", type=int | str | None, default=None, help="content of the null condition.")
     parser.add_argument("--seeds", type=Listed, default="0-7", help="numbers, ranges as 0-7,12, or a file.")

@@ -37,7 +37,7 @@ def add_arguments(parser: Any) -> None:
     """Options of `hguide trace`."""
     add_model(parser)
     parser.add_argument("--guidance", type=str, default="cfg(3.0) | ssg(0.5)", help="text form; none for none.")
-    parser.add_argument("--classes", type=Listed | None, default=None, help="names, numbers, 0-7 or a file; every class.")
+    parser.add_argument("--classes", type=Listed | None, default=None, help="names, numbers, 0-7, a file; every one.")
     parser.add_argument("--prompts", type=str | list[str] | None, default=None, help="a text, a list or a file.")
     parser.add_argument("--negative", type=int | str | None, default=None, help="content of the null condition.")
     parser.add_argument("--seeds", type=Listed, default="0-1", help="each with every class: 0-2, 5, a list or a file.")
