@@ -131,8 +131,8 @@ def generate(
     if batch_size not in (None, "auto") and not (hasattr(batch_size, "__index__") and int(batch_size) >= 1):
         raise ConfigError(f'batch_size is a whole number from 1, or "auto", got {batch_size!r}.')
     settings = _Settings(_guidance(guidance), sampler or Sampler(), negative, models or {}, on_step)
-    each = isinstance(negative, list | tuple)
-    if each and len(negative) != len(checked):
+    several = isinstance(negative, list | tuple)
+    if several and len(negative) != len(checked):
         raise ConfigError(
             f"{len(checked)} seeds but {len(negative)} negatives: give one negative, or one for each seed."
         )
@@ -148,7 +148,7 @@ def generate(
     for first in range(0, len(checked), size):
         part = slice(first, first + size)
         noise = SeededNoise(checked[part], generator.device)
-        batch = replace(settings, negative=negative[part]) if each else settings
+        batch = replace(settings, negative=negative[part]) if several else settings
         images.append(_images(generator, conditions[part], noise, batch))
     return torch.cat(images)
 

@@ -28,7 +28,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "ablate": "a table of cells from a YAML file: sample, measure with intervals, resume",
         "validate": "check the YAML file of an ablation",
         "report": "the report of an ablation: page, tables and figures, written again",
-        "paper": "a table or figure of the SSG paper: what is reported beside what is measured here",
+        "paper": "a table or figure of the SSG or IGG paper: what is reported beside what is measured here",
         "theory": "the figures of the theory page, and which claims of the papers hold",
         "bench": "measure what guidance costs",
     }

@@ -6,11 +6,10 @@ The capture is replaced by one that works on every device; `test_var_cuda.py` ha
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import jaxtyping
 import pytest
 import torch
 from torch import Tensor
@@ -171,17 +170,8 @@ def test_graphs_need_a_cuda_device(var: VAR) -> None:
         var.with_options(graphs=True)
 
 
-@pytest.fixture
-def _unchecked_shapes() -> Iterator[None]:
-    """The compiler cannot trace the checks of shapes that the tests put around each function."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("_unchecked_shapes")
+@pytest.mark.usefixtures("unchecked_types")  # the compiler cannot trace the checks
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, when its compiler is imported
 def test_the_blocks_share_their_compilations(var: VAR) -> None:
     torch._dynamo.reset()

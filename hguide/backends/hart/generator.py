@@ -22,10 +22,11 @@ from hguide.backends.hart.options import HARTOptions
 from hguide.backends.hart.residual_diffusion import OnDiffusionStep, draw_residual, residual_weights
 from hguide.backends.hart.smoothing import progress, soft_codes
 from hguide.backends.hart.state import HARTState
-from hguide.backends.hart.tokenizer import HARTTokenizer, HybridTokens, tokenizer_hash
+from hguide.backends.hart.tokenizer import HARTTokenizer, HybridTokens
 from hguide.backends.hart.transformer import HARTTransformer
 from hguide.backends.run_bytes import TransformerSizes, decode_in_parts, run_bytes
 from hguide.backends.text import TextEmbedding, TextEncoder, class_prompts, text_conditions
+from hguide.backends.tokenizer_hash import tokenizer_hash
 from hguide.errors import ConfigError, ShapeError
 from hguide.generator import Categorical, Draw, ScaleGenerator, Serves
 from hguide.grids import Scale, Step

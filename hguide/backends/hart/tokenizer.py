@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hguide.backends.tokenizer_hash import tokenizer_hash
 from hguide.backends.var.tokenizer import TokenizerConfig, VARTokenizer
 from hguide.grids import Grid
 
-__all__ = ["HARTTokenizer", "HybridTokens", "TokenizerConfig", "tokenizer_hash"]
+__all__ = ["HARTTokenizer", "HybridTokens", "TokenizerConfig"]
 
 
 @dataclass(frozen=True, eq=False)

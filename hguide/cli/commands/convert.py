@@ -13,9 +13,8 @@ if TYPE_CHECKING:
 
 HELP = """
 Reads a VAR model (published .pth files, a training checkpoint that wraps them, a file of ours or a bundled model by
-its name) and writes
-transformer, tokenizer and description into one safetensors file that `hguide.load` takes. Nothing in the source is
-executed; the file appears whole or not at all.
+its name) and writes transformer, tokenizer and description into one safetensors file that `hguide.load` takes. Nothing
+in the source is executed; the file appears whole or not at all.
 """
 EXAMPLES = """
 hguide convert var_d16.pth var_d16.safetensors --tokenizer vae_ch160v4096z32.pth

@@ -96,8 +96,8 @@ def run(options: Any) -> int:
         versions=versions(),
     )
     asked = list(dict.fromkeys(_pairs(generator, conditions, seeds, options.pair)))
-    each = [replace(general, condition=condition, name=name, seed=seed) for condition, name, seed in asked]
-    wanted = dict(zip((out / name for name in file_names(each)), each, strict=True))
+    images = [replace(general, condition=condition, name=name, seed=seed) for condition, name, seed in asked]
+    wanted = dict(zip((out / name for name in file_names(images)), images, strict=True))
     missing = _missing(wanted, options.overwrite)
     out.mkdir(parents=True, exist_ok=True)
     _sample(generator, missing, guidance, sampler, models, options)

@@ -11,8 +11,6 @@ from hguide.cli.lenders import add_lenders
 from hguide.cli.options import add_model, add_sampling
 from hguide.lists import Listed
 
-FILES = ("trace.json", "curves.png", "curves.svg", "heat.png", "heat.svg")
-
 if TYPE_CHECKING:
     from hguide.cli.batches import Pair
     from hguide.experiments.trace.records import StepRow, TraceOptions
@@ -31,6 +29,7 @@ hguide trace --guidance "cfg(3.0) | ssg(0.5)" --classes airplane,beach --seeds 0
 hguide trace --guidance "igg(3.0)" --signal contrast --gauge raw --reference final --out igg
 hguide trace --guidance "cfg(2) | autoguidance(0.5)" --models weak=small.safetensors
 """
+FILES = ("trace.json", "curves.png", "curves.svg", "heat.png", "heat.svg")
 
 
 def add_arguments(parser: Any) -> None:

@@ -17,8 +17,8 @@ from hguide.backends.hart.conditioning import conditioning_of
 from hguide.backends.hart.diffusion_schedule import TRAINED_STEPS
 from hguide.backends.hart.initialise import initialise
 from hguide.backends.hart.residual_loss import residual_loss
-from hguide.backends.hart.tokenizer import tokenizer_hash
 from hguide.backends.tiny_text import TinyTextConfig, TinyTextEncoder
+from hguide.backends.tokenizer_hash import tokenizer_hash
 from hguide.experiments.features import FeatureNetwork, bundled_features, load_features
 from hguide.experiments.training.data import Scenes
 from hguide.experiments.training.fit import TrainingModule, fit, training_device

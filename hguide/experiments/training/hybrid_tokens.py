@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hguide.backends.hart.tokenizer import HARTTokenizer, tokenizer_hash
+from hguide.backends.hart.tokenizer import HARTTokenizer
+from hguide.backends.tokenizer_hash import tokenizer_hash
 from hguide.experiments.training.data import Scenes
 from hguide.experiments.training.parts import weights_file
 from hguide.experiments.training.tokenizer import load_tokenizer
