@@ -11,9 +11,9 @@ from hguide.errors import CheckpointError, ConfigError, near_matches
 
 HELP = """
 Runs a table or figure of the SSG or IGG paper on a model and writes what the paper reports beside what is measured
-here, and what differs (model, data, measures). Without a preset it lists them. The same command run again goes on where it
-stopped. Presets are ablations: their folder holds config.yaml, results.json and the images as `hguide ablate` leaves
-them. With a published checkpoint the paper's own settings apply, and --npz writes the images for its evaluator.
+here, and what differs (model, data, measures). Without a preset it lists them. The same command run again goes on
+where it stopped. Presets are ablations: their folder holds config.yaml, results.json and the images as `hguide ablate`
+leaves them. With a published checkpoint the paper's own settings apply, and --npz writes the images for its evaluator.
 """
 EXAMPLES = """
 hguide paper
