@@ -15,11 +15,13 @@ from torch import Tensor
 from hguide.grids import Grid, Scale, Step
 from hguide.priors.base import LinearPrior, SeparablePrior
 
-__all__ = ["Factors", "Operator", "holding", "operator"]
+__all__ = ["Factors", "Operator", "aligned_rows", "holding", "operator", "rows_are_aligned"]
 
 # Measured on CPU, float32: factors win from twice fewer multiplications on maps of 10x10 and more. On other
 # devices one dense product is the cheaper launch until the difference is large.
 _CPU_ADVANTAGE, _DEVICE_ADVANTAGE, _SMALLEST_MAP = 2.0, 4.0, 100
+# Entries; a kernel reads rows of P in pieces of up to this many.
+_ALIGNMENT = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +125,23 @@ def _compiled(
                 across = torch.cat([x for _, x in terms])
                 down = torch.stack([y for y, _ in terms], dim=-1).flatten(1)
                 return Factors(across.to(device, dtype), down.to(device, dtype), source, target)
-        return prior.matrix(source, target, step).to(device, dtype)
+        matrix = prior.matrix(source, target, step).to(device, dtype)
+        return aligned_rows(matrix) if device.type == "cuda" else matrix
+
+
+def aligned_rows(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    """The same matrix, each row starting at a multiple of 64 entries, with zeros between: a view of a padded one."""
+    rows, columns = matrix.shape
+    padded = matrix.new_zeros(rows, -(-columns // _ALIGNMENT) * _ALIGNMENT)
+    padded[:, :columns] = matrix
+    return padded[:, :columns]
+
+
+def rows_are_aligned(matrix: Float[Tensor, "rows columns"]) -> bool:
+    """Whether rows lie as `aligned_rows` lays them, and the storage holds the last one to its end."""
+    stride, along = matrix.stride()
+    held = matrix.untyped_storage().nbytes() // matrix.element_size() - matrix.storage_offset()
+    return along == 1 and stride % _ALIGNMENT == 0 and held >= matrix.shape[0] * stride
 
 
 def _factors_pay(terms: int, source: Grid, target: Grid, device: torch.device) -> bool:

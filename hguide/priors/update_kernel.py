@@ -13,12 +13,16 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
+from hguide.priors.compiled import aligned_rows, rows_are_aligned
+
 __all__ = ["takes", "trial", "update"]
 
-# Measured on an H100: a block of positions and channels; entries of P up to which the kernel is the quicker one.
-_ROWS, _INNER = 64, 32
-_HALF_CHANNELS, _HALF_ENTRIES = 128, 1 << 18
-_FLOAT_CHANNELS, _FLOAT_ENTRIES = 64, 1 << 16
+# Measured on an H100, each (positions, channels, inner, warps, stages).
+_FLOAT, _NARROW, _NARROW_MANY = (64, 64, 32, 4, 3), (16, 32, 64, 4, 4), (64, 32, 64, 4, 4)
+_WIDE, _WIDE_LONG = (64, 128, 32, 4, 3), (128, 128, 64, 8, 3)
+_LONG, _MANY = 512, 264
+# Entries of P up to which the kernel is the quicker one.
+_HALF_ENTRIES, _FLOAT_ENTRIES = 1 << 21, 1 << 16
 
 
 @triton.jit(do_not_specialize=["rows", "columns"])
@@ -31,6 +35,7 @@ def _update(
     rows,
     columns,
     channels,
+    stride,
     beta,
     ROWS: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -41,10 +46,11 @@ def _update(
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
     channel = (tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS))[None, :]
     total = tl.zeros((ROWS, CHANNELS), dtype=tl.float32)
+    weight = matrix + row * stride
     for first in range(0, columns, INNER):
         column = first + tl.arange(0, INNER)
-        known = (row < rows) & (column[None, :] < columns)
-        weights = tl.load(matrix + row * columns + column[None, :], mask=known, other=0.0)
+        # Unmasked along a row, so that loads are wide; past the last column `before` is 0.
+        weights = tl.load(weight + column[None, :], mask=row < rows, other=0.0)
         there = (column[:, None] < columns) & (channel < channels)
         before = tl.load(previous + (sample * columns + column[:, None]) * channels + channel, mask=there, other=0.0)
         total = tl.dot(weights, before, total, input_precision="ieee")
@@ -55,12 +61,21 @@ def _update(
 
 
 def takes(logits: Tensor, previous: Tensor, matrix: Tensor) -> bool:
-    """Whether the kernel is for these tensors: contiguous, of one dtype, and P small enough."""
+    """Whether the kernel is for these tensors: of one dtype, contiguous maps, P small enough and its rows aligned."""
     if logits.dtype not in (torch.float16, torch.bfloat16, torch.float32):
         return False
     entries = _FLOAT_ENTRIES if logits.dtype == torch.float32 else _HALF_ENTRIES
-    whole = all(each.is_contiguous() for each in (logits, previous, matrix))
+    whole = logits.is_contiguous() and previous.is_contiguous() and rows_are_aligned(matrix)
     return whole and matrix.numel() <= entries and logits.dtype == previous.dtype == matrix.dtype
+
+
+def _tile(logits: Tensor, columns: int) -> tuple[int, int, int, int, int]:
+    batch, rows, channels = logits.shape
+    if logits.dtype == torch.float32:
+        return _FLOAT
+    if channels <= _NARROW[1]:
+        return _NARROW if batch * triton.cdiv(rows, _NARROW[0]) <= _MANY else _NARROW_MANY
+    return _WIDE if columns < _LONG else _WIDE_LONG
 
 
 def update(
@@ -81,17 +96,30 @@ def update(
     """
     batch, rows, channels = logits.shape
     columns = matrix.shape[1]
-    widest = _FLOAT_CHANNELS if logits.dtype == torch.float32 else _HALF_CHANNELS
-    block = min(widest, max(16, triton.next_power_of_2(channels)))
-    height = min(_ROWS, max(16, triton.next_power_of_2(rows)))
+    most_rows, most_channels, inner, warps, stages = _tile(logits, columns)
+    block = min(most_channels, max(16, triton.next_power_of_2(channels)))
+    height = min(most_rows, max(16, triton.next_power_of_2(rows)))
     grid = (triton.cdiv(rows, height), triton.cdiv(channels, block), batch)
     with torch.cuda.device_of(logits):
         _update[grid](
-            logits, previous, matrix, out, rows, columns, channels, beta, ROWS=height, CHANNELS=block, INNER=_INNER
+            logits,
+            previous,
+            matrix,
+            out,
+            rows,
+            columns,
+            channels,
+            matrix.stride(0),
+            beta,
+            ROWS=height,
+            CHANNELS=block,
+            INNER=inner,
+            num_warps=warps,
+            num_stages=stages,
         )
 
 
 def trial() -> None:
     """Update one number."""
     one = torch.ones(1, 1, 1, device="cuda")
-    update(one, one, one[0], 0.0, torch.empty_like(one))
+    update(one, one, aligned_rows(one[0]), 0.0, torch.empty_like(one))

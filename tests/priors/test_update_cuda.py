@@ -17,7 +17,8 @@ TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 0.3, torch.float16: 0.04}
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("channels", [1, 32, 100, 4096])
 @pytest.mark.parametrize(
-    ("source", "target"), [((1, 1), (2, 2)), ((2, 3), (4, 5)), ((13, 13), (16, 16)), ((18, 18), (24, 24))]
+    ("source", "target"),
+    [((1, 1), (2, 2)), ((2, 3), (4, 5)), ((13, 13), (16, 16)), ((18, 18), (24, 24)), ((24, 24), (32, 32))],
 )
 def test_the_update_is_that_of_float64(
     source: tuple[int, int], target: tuple[int, int], channels: int, dtype: torch.dtype
