@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,7 @@ def test_times_of_waiting_threads_are_disturbed(ms, barrier, valid):
     assert pair.quicker_form_ms == 5.0
     assert pair.quickest_ratio == ms / 10.0
     assert pair.valid is valid
+    assert replace(pair, captured=True).valid
 
 
 def test_a_report_is_good_only_where_something_was_measured_and_nothing_missed():
