@@ -78,7 +78,7 @@ def products(
 
     "dense": `(HW, hw) @ (hw, v)`, 2 b HW hw v operations. "factors": `(T W, w) @ (w, v)` for each row of the map,
     then `(H, h T) @ (h T, W v)`: 2 b T h W (w + H) v operations. The operands lie in memory as in the update: a
-    product per sample, channels last.
+    product per sample, channels last; but for P, whose rows follow each other here and are aligned there on CUDA.
 
     Args:
         source: `(h, w)`.

@@ -22,14 +22,14 @@ def weights_file(given: str | Path) -> Path:
 
 
 def load_parts(network: nn.ModuleDict, path: str | Path) -> None:
-    """Take the weights of all parts from a file of `write_parts`, or from a bundle that was made of one.
+    """Take the weights of all parts from a file of `write_parts`, a bundle that was made of one, or a bundled model.
 
     Raises:
         CheckpointError: no such file, or weights that do not fit.
     """
     prefixes = tuple(f"{name}." for name in network)
-    state = {key: value.float() for key, value in read_state_dict(path).items() if key.startswith(prefixes)}
-    load_into(network, state)
+    state = read_state_dict(weights_file(path))
+    load_into(network, {key: value.float() for key, value in state.items() if key.startswith(prefixes)})
 
 
 def write_parts(
