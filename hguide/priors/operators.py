@@ -11,11 +11,12 @@ from hguide.errors import ShapeError
 from hguide.grids import Grid
 from hguide.kernels import kernels
 from hguide.priors.compiled import Factors, Operator, operator
+from hguide.priors.factored import carry, extrapolate_through
 
 __all__ = ["Factors", "Operator", "apply", "extrapolate", "extrapolate_rows", "operator"]
 
-# Bytes of the intermediate map between two factors: what stays near the core on CPU, what is cheap to hold elsewhere.
-_CPU_WORKSPACE, _DEVICE_WORKSPACE = 16 << 20, 256 << 20
+# In the order they are asked.
+_CUDA_KERNELS = ("hguide.priors.update_tma_kernel", "hguide.priors.update_kernel")
 
 
 def apply(matrix: Operator, logits: Float[Tensor, "*batch h w v"], target: Grid) -> Float[Tensor, "*batch H W v"]:
@@ -36,7 +37,7 @@ def apply(matrix: Operator, logits: Float[Tensor, "*batch h w v"], target: Grid)
     _require_grids(matrix, (height, width), target)
     maps = logits.reshape(-1, height * width, channels).to(matrix.dtype)
     with no_autocast(logits.device):
-        carried = _factored(matrix, maps) if isinstance(matrix, Factors) else torch.matmul(matrix, maps)
+        carried = carry(matrix, maps) if isinstance(matrix, Factors) else torch.matmul(matrix, maps)
     return carried.reshape(*batch, *target, channels).to(logits.dtype)
 
 
@@ -81,7 +82,7 @@ def extrapolate(
             return result.view(logits.shape) if out is None else out.copy_(result.view(logits.shape))
         result = torch.empty_like(flat, memory_format=torch.contiguous_format) if out is None else out.view(flat.shape)
         if isinstance(matrix, Factors):
-            _extrapolate_factored(flat, before, matrix, beta, result)
+            extrapolate_through(matrix, flat, before, beta, result)
         elif matrix.dtype == logits.dtype:
             _extrapolate_dense(flat, before, matrix, beta, result)
         else:
@@ -126,92 +127,20 @@ def extrapolate_rows(
 def _update(flat: Tensor, before: Tensor, matrix: Operator, beta: float) -> Tensor:
     """The update by plain operations, which gradients pass."""
     maps = before.to(matrix.dtype)
-    prior = _factored(matrix, maps) if isinstance(matrix, Factors) else torch.matmul(matrix, maps)
+    prior = carry(matrix, maps) if isinstance(matrix, Factors) else torch.matmul(matrix, maps)
     wide = flat.to(matrix.dtype)
     return (wide + beta * (wide - prior)).to(flat.dtype)
 
 
-def _factored(matrix: Factors, maps: Tensor) -> Tensor:
-    """Two products, `(b, h * w, v)` to `(b, H * W, v)`."""
-    batch, _, channels = maps.shape
-    (height, width), (_, columns) = matrix.source, matrix.target
-    wide = torch.matmul(matrix.across, maps.view(batch, height, width, channels))
-    return torch.matmul(matrix.down, wide.reshape(batch, -1, columns * channels)).reshape(batch, -1, channels)
-
-
 def _extrapolate_dense(flat: Tensor, before: Tensor, matrix: Tensor, beta: float, result: Tensor) -> None:
     """The update through the matrix, in the dtype of all of them."""
-    kernel = kernels("hguide.priors.update_kernel") if flat.is_cuda else None
-    if kernel is not None and kernel.takes(flat, before, matrix):
-        kernel.update(flat, before, matrix, beta, result)
-    else:
-        spread = matrix.expand(flat.shape[0], *matrix.shape)
-        torch.baddbmm(flat, spread, before, beta=1 + beta, alpha=-beta, out=result)
-
-
-def _extrapolate_factored(flat: Tensor, before: Tensor, matrix: Factors, beta: float, result: Tensor) -> None:
-    """The update through factors: as many samples at once as keep what lies between small, else slices of channels."""
-    batch, _, channels = flat.shape
-    between = matrix.source[0] * matrix.across.shape[0] * channels * matrix.dtype.itemsize
-    together = _workspace(matrix) // between
-    if together == 0 or flat.dtype != matrix.dtype or not flat.is_contiguous():
-        _extrapolate_slices(flat, before, matrix, beta, result)
-    elif together >= batch:
-        _extrapolate_whole(flat, before, matrix, beta, result)
-    else:
-        groups = (each.split(together) for each in (flat, before, result))
-        for now, old, new in zip(*groups, strict=True):
-            _extrapolate_whole(now, old, matrix, beta, new)
-
-
-def _extrapolate_whole(flat: Tensor, before: Tensor, matrix: Factors, beta: float, result: Tensor) -> None:
-    """Two products for all samples, the second of which accumulates into the result."""
-    batch, _, channels = flat.shape
-    (height, width), (rows, columns) = matrix.source, matrix.target
-    across = matrix.across.expand(batch * height, *matrix.across.shape)
-    wide = torch.bmm(across, before.reshape(batch * height, width, channels).to(matrix.dtype))
-    shape = (batch, rows, columns * channels)
-    down = matrix.down.expand(batch, *matrix.down.shape)
-    between = wide.view(batch, -1, columns * channels)
-    torch.baddbmm(flat.view(shape), down, between, beta=1 + beta, alpha=-beta, out=result.view(shape))
-
-
-def _extrapolate_slices(flat: Tensor, before: Tensor, matrix: Factors, beta: float, result: Tensor) -> None:
-    """Per sample and slice of channels, so that what lies between the products stays in the cache."""
-    (height, width), (rows, columns) = matrix.source, matrix.target
-    batch, _, channels = flat.shape
-    across = matrix.across.expand(height, *matrix.across.shape)
-    size = _slice_width(matrix, channels)
-    # Two buffers for the whole call: fresh ones per product cost page faults.
-    wide_buffer = matrix.across.new_empty(height * across.shape[1] * size)
-    prior_buffer = matrix.across.new_empty(rows * columns * size)
-    for sample in range(batch):
-        for start in range(0, channels, size):
-            part = slice(start, min(start + size, channels))
-            old, now, new = before[sample][:, part], flat[sample][:, part], result[sample][:, part]
-            count = old.shape[1]
-            wide = wide_buffer[: height * across.shape[1] * count].view(height, -1, count)
-            prior = prior_buffer[: rows * columns * count].view(rows, -1)
-            torch.bmm(across, old.reshape(height, width, count).to(matrix.dtype), out=wide)
-            torch.mm(matrix.down, wide.view(-1, columns * count), out=prior)
-            prior = prior.view(-1, count)
-            # lerp(P, l, 1 + beta) = l + beta (l - P), one pass over both.
-            if now.dtype == matrix.dtype:
-                torch.lerp(prior, now, 1.0 + beta, out=new)
-            else:
-                new.copy_(torch.lerp(prior, now.to(matrix.dtype), 1.0 + beta))
-
-
-def _slice_width(matrix: Factors, channels: int) -> int:
-    """Channels per slice: about equal slices, the intermediate map of each within the workspace."""
-    workspace = _workspace(matrix)
-    per_channel = matrix.source[0] * matrix.across.shape[0] * matrix.across.element_size()
-    count = max(1, min(-(-channels * per_channel // workspace), channels // 128))
-    return -(-channels // count)
-
-
-def _workspace(matrix: Factors) -> int:
-    return _CPU_WORKSPACE if matrix.across.device.type == "cpu" else _DEVICE_WORKSPACE
+    for name in _CUDA_KERNELS if flat.is_cuda else ():
+        kernel = kernels(name)
+        if kernel is not None and kernel.takes(flat, before, matrix, result):
+            kernel.update(flat, before, matrix, beta, result)
+            return
+    spread = matrix.expand(flat.shape[0], *matrix.shape)
+    torch.baddbmm(flat, spread, before, beta=1 + beta, alpha=-beta, out=result)
 
 
 def _require_grids(matrix: Operator, source: Grid, target: Grid | None) -> None:

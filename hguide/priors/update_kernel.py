@@ -1,6 +1,7 @@
 """SSG's update as one CUDA kernel: `(1 + beta) l - beta P l_prev`, where a product that accumulates first copies l.
 
 Imported where it runs alone, since it needs Triton; `hguide.priors.operators` has the products that are its oracle.
+`hguide.priors.update_tma_kernel` does the largest maps where the GPU has a copy engine.
 """
 
 from __future__ import annotations
@@ -61,12 +62,12 @@ def _update(
     tl.store(out + place, (1.0 + beta) * now - beta * total, mask=inside)
 
 
-def takes(logits: Tensor, previous: Tensor, matrix: Tensor) -> bool:
+def takes(logits: Tensor, previous: Tensor, matrix: Tensor, out: Tensor) -> bool:
     """Whether the kernel is for these tensors: of one dtype, contiguous maps, P small enough and its rows aligned."""
     if logits.dtype not in (torch.float16, torch.bfloat16, torch.float32):
         return False
     entries = _FLOAT_ENTRIES if logits.dtype == torch.float32 else _HALF_ENTRIES
-    whole = logits.is_contiguous() and previous.is_contiguous() and rows_are_aligned(matrix)
+    whole = all(each.is_contiguous() for each in (logits, previous, out)) and rows_are_aligned(matrix)
     return whole and matrix.numel() <= entries and logits.dtype == previous.dtype == matrix.dtype
 
 
@@ -91,9 +92,9 @@ def update(
     Args:
         logits: l.
         previous: l_prev.
-        matrix: P; `takes` says whether the three will do.
+        matrix: P; `takes` says whether the tensors will do.
         beta: strength.
-        out: result, contiguous; it may be `logits`.
+        out: result; it may be `logits`.
     """
     batch, rows, channels = logits.shape
     columns = matrix.shape[1]

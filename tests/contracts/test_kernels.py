@@ -18,7 +18,7 @@ def module(name: str, trial: object) -> types.ModuleType:
 
 def test_without_triton_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
-    for name in ("hguide.noise_kernel", "hguide.priors.update_kernel"):
+    for name in ("hguide.noise_kernel", "hguide.priors.update_kernel", "hguide.priors.update_tma_kernel"):
         monkeypatch.delitem(sys.modules, name, raising=False)
         kernels.cache_clear()
         assert kernels(name) is None

@@ -268,6 +268,22 @@ def test_wrong_out():
             extrapolate(logits, previous, matrix, 0.5, out=out)
 
 
+@pytest.mark.parametrize("channels", [4000, 12000], ids=["by columns", "by channels"])
+def test_update_in_pieces(channels):
+    """Into a new map, in place, and from a map before whose channels do not lie together."""
+    pair = ((15, 12), (20, 17))
+    logits, previous = maps(pair, channels=channels)
+    matrix = compiled(DSE(), pair)
+    assert isinstance(matrix, Factors)
+    dense = DSE().matrix(*pair, None)
+    wanted = logits + 0.7 * (logits - (dense @ previous.flatten(1, 2)).view(logits.shape))
+    apart = previous.movedim(-1, 1).contiguous().movedim(1, -1)
+    for before in (previous, apart):
+        assert torch.allclose(extrapolate(logits, before, matrix, 0.7), wanted, atol=1e-11, rtol=0)
+    assert extrapolate(logits, previous, matrix, 0.7, out=logits) is logits
+    assert torch.allclose(logits, wanted, atol=1e-11, rtol=0)
+
+
 def operations(job):
     """How often each operation of PyTorch runs in a job."""
     with torch.no_grad(), torch.autograd.profiler.profile() as seen:
@@ -281,12 +297,13 @@ def operations(job):
         (SMALL, 7, {"baddbmm": 1}),
         (LARGE, 7, {"bmm": 1, "baddbmm": 1, "mm": 0, "lerp": 0}),
         (LARGE, 400, {"bmm": 1, "baddbmm": 1, "mm": 0, "lerp": 0}),
-        (LARGE, 4000, {"bmm": 4, "baddbmm": 0, "mm": 4, "lerp": 4}),
+        (LARGE, 4000, {"bmm": 4, "baddbmm": 0, "addmm": 4, "lerp": 0}),
+        (LARGE, 12000, {"bmm": 10, "baddbmm": 0, "mm": 10, "lerp": 10}),
     ],
-    ids=["dense", "factors", "wide factors", "sliced factors"],
+    ids=["dense", "factors", "wide factors", "factors by columns", "factors by channels"],
 )
 def test_update_is_products_alone(pair, channels, wanted):
-    """What makes it fast: products alone, without a transform; two samples of one or two slices of channels each."""
+    """What makes it fast: products alone, without a transform; two samples, each in two or five pieces where large."""
     logits, previous = maps(pair, channels=channels)
     matrix, out = compiled(DSE(), pair), torch.empty_like(logits)
     seen = operations(lambda: extrapolate(logits, previous, matrix, 0.7, out=out))
