@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hguide.errors import ConfigError, ShapeError
 from hguide.finite import check_all_finite, check_finite
-from hguide.generator import Draw, ScaleGenerator
+from hguide.generator import Draw, Prepared, ScaleGenerator
 from hguide.graphs import Outcome
 from hguide.grids import Step
 from hguide.guidance import Guidance, Identity, parse
@@ -21,7 +21,6 @@ from hguide.noise import Noise, SeededNoise
 from hguide.plan import plan
 from hguide.sampling import Sampler
 from hguide.streams import COND, Stream
-from hguide.transfer import on_device
 
 __all__ = ["StepRecord", "generate", "run"]
 
@@ -156,7 +155,7 @@ def generate(
 def _images(generator: ScaleGenerator, conditions: Sequence[Any], noise: SeededNoise, settings: _Settings) -> Tensor:
     """Images of one batch, by a captured run where the model keeps some and nobody looks on."""
 
-    def work(conditions: Any, noise: SeededNoise) -> Outcome:
+    def work(conditions: Sequence[Any] | Prepared, noise: SeededNoise) -> Outcome:
         state, steps, finite = _run(generator, conditions, noise, settings)
         images = generator.decode(state)
         seen = torch.isfinite(images.sum(dtype=torch.float32))
@@ -165,22 +164,22 @@ def _images(generator: ScaleGenerator, conditions: Sequence[Any], noise: SeededN
     if generator.captured is None or (key := _capture_key(generator, settings)) is None:
         outcome = work(conditions, noise)
     else:
-        given = on_device(conditions, generator.device)
-        outcome = generator.captured.outcome((len(conditions), key), given, noise, work)
+        prepared = generator.prepare(conditions, settings.negative)
+        outcome = generator.captured.outcome(key, prepared, noise, work)
     check_all_finite(outcome.steps, outcome.finite)
     return outcome.images
 
 
 def _capture_key(generator: ScaleGenerator, settings: _Settings) -> Hashable | None:
     """What a captured run depends on beside its conditions and noise; None where a run is not for capture."""
-    guidance, sampler, negative = settings.guidance, settings.sampler, settings.negative
+    guidance, sampler = settings.guidance, settings.sampler
     # Recorded tokens, which other samplers replay, would be moved to the device in the middle of the run.
     if settings.on_step is not None or settings.models or type(sampler) is not Sampler:
         return None
-    streams = plan(generator, guidance, negative=negative)
+    streams = plan(generator, guidance, negative=settings.negative)
     if any(stream.prefix != "sampled" or stream.perturb is not None for stream in streams):
         return None
-    key = (guidance, sampler, negative)
+    key = (guidance, sampler)
     try:
         hash(key)
     except TypeError:
@@ -207,7 +206,7 @@ def run(
 
 
 def _run(
-    generator: ScaleGenerator, conditions: Any, noise: Noise, settings: _Settings
+    generator: ScaleGenerator, conditions: Sequence[Any] | Prepared, noise: Noise, settings: _Settings
 ) -> tuple[Any, list[Step], list[Tensor]]:
     """The final state, and the steps whose logits are still to be looked at with what their device found."""
     guidance, models = settings.guidance, settings.models
@@ -224,7 +223,10 @@ def _run(
         for stream, last in last_use.items():
             if server(stream) == name:
                 streams[stream.by("main")] = max(last, streams.get(stream.by("main"), 0))
-        states[name] = model.begin(conditions, streams, noise, settings.negative)
+        if isinstance(conditions, Prepared):
+            states[name] = model.begin_prepared(conditions, streams, noise)
+        else:
+            states[name] = model.begin(conditions, streams, noise, settings.negative)
     state = states["main"]
     memory: Mapping[Any, Any] = {}
     steps: list[Step] = []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hguide.graphs import CapturedRuns
     from hguide.sampling import Sampler
 
-__all__ = ["Binary", "Categorical", "Draw", "ScaleGenerator", "Serves"]
+__all__ = ["Binary", "Categorical", "Draw", "Prepared", "ScaleGenerator", "Serves"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,23 @@ class Draw:
     tokens: Tensor
     embedding: Tensor | None = None
     confidence: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Conditions of a batch as tensors on the device, all that a captured run reads of them.
+
+    Attributes:
+        samples: b.
+        tensors: of the given and of the null condition. The run reads them where they lie; later batches of the same
+            shapes and dtypes are written over them.
+    """
+
+    samples: int
+    tensors: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return self.samples
 
 
 @dataclass(frozen=True)
@@ -117,8 +134,8 @@ class ScaleGenerator(ABC):
         class_count: number of classes of the given condition, or None where it is something else (a prompt).
         class_names: their names, empty where they have none.
         tokenizer_hash: equal for generators whose tokens mean the same; lenders must agree.
-        captured: where whole runs are kept as CUDA graphs. `begin` then takes its conditions as `(b,)` integers on the
-            device, and no step waits for the device.
+        captured: where whole runs are kept as CUDA graphs, by families that have `prepare` and `begin_prepared`. From
+            there to `decode` nothing waits for the device.
     """
 
     serves: ClassVar[Serves] = Serves()
@@ -192,6 +209,22 @@ class ScaleGenerator(ABC):
             noise: all randomness of the run.
             negative: content of the null streams in place of the model's own null condition.
         """
+
+    def prepare(self, condition: Sequence[Any], negative: Any = None) -> Prepared:
+        """The conditions of a run on the device, for `begin_prepared`; see `begin`.
+
+        Raises:
+            ConfigError: this family captures no runs.
+        """
+        raise ConfigError(f"{self.name} captures no runs: it has no prepare and begin_prepared.")
+
+    def begin_prepared(self, prepared: Prepared, streams: Mapping[Stream, int], noise: Noise) -> Any:
+        """As `begin`, from conditions on the device, without waiting for it: all that changes between captured runs.
+
+        Raises:
+            ConfigError: this family captures no runs.
+        """
+        raise ConfigError(f"{self.name} captures no runs: it has no prepare and begin_prepared.")
 
     @abstractmethod
     def next_step(self, state: Any) -> Step | None:

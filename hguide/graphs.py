@@ -5,20 +5,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hguide.errors import ConfigError
+from hguide.generator import Prepared
 from hguide.grids import Step
 from hguide.noise import SeededNoise
 from hguide.priors.compiled import Operator, holding
 
-__all__ = ["Capture", "CapturedRuns", "CudaCapture", "Outcome"]
+__all__ = ["Capture", "CapturedRuns", "CudaCapture", "Outcome", "captured_runs"]
 
 Capture = Callable[[Callable[[], Any]], tuple[Callable[[], object], Any]]
 """`work -> (replay, result)`: `replay()` does the work again and leaves its outcome in the tensors of `result`."""
@@ -41,7 +42,7 @@ class Outcome:
     finite: Bool[Tensor, " steps"] | None = None
 
 
-Work = Callable[[Int[Tensor, " b"], SeededNoise], Outcome]
+Work = Callable[[Prepared, SeededNoise], Outcome]
 
 
 class CudaCapture:
@@ -100,10 +101,34 @@ def _replay(graph: torch.cuda.CUDAGraph, held: tuple[Operator, ...]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _CapturedRun:
-    conditions: Tensor
+    conditions: Prepared
     noise: SeededNoise
     replay: Callable[[], object]
     outcome: Outcome
+
+
+def captured_runs(
+    name: str, device: torch.device, wanted: bool, before: CapturedRuns | None = None
+) -> CapturedRuns | None:
+    """Where a model with other options keeps its captured runs; None where it captures none.
+
+    Args:
+        name: of the model, for messages.
+        device: where it lies.
+        wanted: whether runs are to be captured from now on.
+        before: those of the model whose options are changed; runs captured with other options are of no use.
+
+    Raises:
+        ConfigError: wanted of a model that is not on a CUDA device.
+    """
+    if wanted and device.type != "cuda":
+        raise ConfigError(
+            f"{name}: graphs=True needs a CUDA device, the model lies on {device}: load it with device='cuda', or "
+            "leave graphs out."
+        )
+    if before is not None:
+        return CapturedRuns(before.capture)
+    return CapturedRuns(CudaCapture()) if wanted else None
 
 
 class CapturedRuns:
@@ -118,22 +143,25 @@ class CapturedRuns:
         self.capture = capture
         self._runs: dict[Hashable, _CapturedRun] = {}
 
-    def outcome(self, key: Hashable, conditions: Int[Tensor, " b"], noise: SeededNoise, work: Work) -> Outcome:
+    def outcome(self, key: Hashable, conditions: Prepared, noise: SeededNoise, work: Work) -> Outcome:
         """What `work(conditions, noise)` would give, in new tensors.
 
         Args:
-            key: equal for calls whose work differs in `conditions` and `noise` alone.
-            conditions: one number per sample.
+            key: equal for calls whose work differs in the contents of `conditions` and `noise` alone.
+            conditions: of the run; conditions of other shapes have a capture of their own.
             noise: of the run.
             work: a whole run.
         """
+        key = (key, conditions.samples, *((each.shape, each.dtype) for each in conditions.tensors))
         if key not in self._runs:
-            own, drawn = conditions.clone(), SeededNoise(noise.seeds, noise.device)
+            own = replace(conditions, tensors=tuple(each.clone() for each in conditions.tensors))
+            drawn = SeededNoise(noise.seeds, noise.device)
             self._runs[key] = _CapturedRun(own, drawn, *self.capture(lambda: work(own, drawn)))
             if len(self._runs) > _MOST_RUNS:
                 del self._runs[next(iter(self._runs))]
         run = self._runs[key]
-        run.conditions.copy_(conditions)
+        for held, given in zip(run.conditions.tensors, conditions.tensors, strict=True):
+            held.copy_(given)
         run.noise.keys.copy_(noise.keys)
         run.replay()
         # The next batch writes to the same place.

@@ -262,7 +262,7 @@ def _filtered(logits: Float[Tensor, "b n v"], k: int, p: float) -> Candidates:
     if k > width:
         raise ConfigError(f"Sampler: top_k = {k} but there are {width} tokens; use at most that, or 0 for all.")
     k %= width
-    if logits.is_cuda:
+    if logits.device.type != "cpu":
         return _filtered_without_waiting(logits, k, p)
     kept = Candidates(logits, None) if k == 0 else _top_k(logits, k)
     return kept if p == 0.0 else _top_p(kept, p)

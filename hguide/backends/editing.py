@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,10 @@ class Edit:
             raise ShapeError(f"Edit: tokens are (1, h, w) or (1, h, w, bits) maps of one picture, got {shapes}.")
         if tuple(self.keep.shape) != shapes[-1][1:3]:
             raise ShapeError(f"Edit: keep is a mask on the last grid {shapes[-1][1:3]}, got {tuple(self.keep.shape)}.")
+
+    def to(self, device: torch.device) -> Edit:
+        """The same edit on a device, where a captured run finds it without moving anything."""
+        return replace(self, tokens=[each.to(device) for each in self.tokens], keep=self.keep.to(device))
 
     def keep_at(self, grid: Grid) -> Bool[Tensor, "h w"]:
         """The mask at a scale."""

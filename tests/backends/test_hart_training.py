@@ -13,7 +13,7 @@ from torch.distributions import Normal, kl_divergence
 
 import hguide
 from hguide.backends.hart import HART, HARTTransformer
-from hguide.backends.hart.conditioning import conditioning_of, text_conditioning
+from hguide.backends.hart.conditioning import conditioning_of, text_rows
 from hguide.backends.hart.diffusion_schedule import respaced
 from hguide.backends.hart.files import save
 from hguide.backends.hart.initialise import initialise
@@ -103,7 +103,7 @@ def test_training_starts_at_the_uniform_distribution_and_noise_zero(adaln: str) 
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
     lengths = sum(side * side for side in SIDES[1:])
     with torch.no_grad():
-        conditioning = text_conditioning(model, [text(1), None])
+        conditioning = conditioning_of(model, *text_rows(model, [text(1), None]))
         logits, hidden = model(conditioning, torch.randn(2, lengths, CHANNELS))
         found = model.residual_head(torch.randn(5, CHANNELS), torch.ones(1), model.residual_head.embed(hidden[0, :5]))
     entropy = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.randint(24, (2 * (lengths + 1),)))
@@ -123,7 +123,7 @@ def test_dropped_rows_are_the_null_condition() -> None:
         torch.stack([each.mask for each in given]),
         torch.tensor([False, True, False]),
     )
-    one_by_one = text_conditioning(model, [given[0], None, given[2]])
+    one_by_one = conditioning_of(model, *text_rows(model, [given[0], None, given[2]]))
     assert torch.equal(batch.context, one_by_one.context)
     assert torch.equal(batch.positions, one_by_one.positions)
     assert batch.positions[1].tolist() == [0] * TOKENS

@@ -15,6 +15,7 @@ from hguide.backends.attention import attend
 from hguide.backends.corruption import donors
 from hguide.backends.infinity import Infinity, ScaleSchedule
 from hguide.backends.infinity.rope import rotate
+from hguide.backends.infinity.text_pooling import pad
 from hguide.backends.var.transformer import block_causal_mask, scale_of_token
 from hguide.cost import cost
 from hguide.errors import StreamError
@@ -45,7 +46,7 @@ def inputs_of(model: Infinity, records: list[StepRecord], k: int) -> Tensor:
     """Input embeddings of scales 0 to k under the given condition, without level: `(b, l, C)`."""
     transformer = model.transformer
     state = model.begin([text(5), text(3, seed=1)], {COND: 3}, SeededNoise(SEEDS))
-    parts = [transformer.modulation([text(5).embedding, text(3, seed=1).embedding]).start]
+    parts = [transformer.modulation(pad([text(5).embedding, text(3, seed=1).embedding])).start]
     for record in records[:k]:
         model.advance(state, record.step, record.draw)
         parts.append(transformer.embed(model._input(state, record.step.index + 1)))
@@ -61,7 +62,7 @@ def dense(model: Infinity, x: Tensor, source: Tensor, k: int) -> Tensor:
     def masked(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         return attend(rotate(queries, rope), rotate(keys, rope).to(values.dtype), values, 1.0, mask)
 
-    modulation = transformer.modulation([text(5).embedding, text(3, seed=1).embedding])
+    modulation = transformer.modulation(pad([text(5).embedding, text(3, seed=1).embedding]))
     moved = x.gather(1, source[..., None].expand_as(x))
     hidden = transformer._run(moved, scale_of_token(lengths, x.device), modulation, lambda j: masked)
     logits = transformer.forward_head(hidden[:, -lengths[-1] :], modulation)

@@ -43,7 +43,7 @@ def test_pooling_over_padded_texts_is_pooling_of_each() -> None:
     texts = [text(tokens, tokens).embedding for tokens in (3, 9, 1)]
     pool = network.text_proj_for_sos["ca"]
     pool.proj.weight.data.copy_(torch.eye(32))
-    found = pool(network.text_memory(texts))
+    found = pool(network.text_memory(pad(texts)))
     for row, each in enumerate(texts):
         normed = each * each.pow(2).mean(-1, keepdim=True).add(1e-6).rsqrt() * network.text_norm.weight
         keys, values = (normed @ pool.mat_kv.weight.T).chunk(2, dim=-1)
@@ -58,11 +58,11 @@ def test_cross_attention_over_padded_texts_is_that_of_each(network: InfinityTran
     texts = [text(tokens, tokens).embedding for tokens in (2, 11, 5)]
     x = torch.randn(3, 4, 32, generator=torch.Generator().manual_seed(0))
     layer = network.blocks[1].ca
-    together = layer(x, network.modulation(texts).blocks[1])
+    together = layer(x, network.modulation(pad(texts)).blocks[1])
     for row, each in enumerate(texts):
-        alone = layer(x[row : row + 1], network.modulation([each]).blocks[1])
+        alone = layer(x[row : row + 1], network.modulation(pad([each])).blocks[1])
         torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=0)
-    memory = network.text_proj_for_ca(network.text_memory(texts[:1]).features)[0]
+    memory = network.text_proj_for_ca(network.text_memory(pad(texts[:1])).features)[0]
     queries = layer.mat_q(x[:1])[0]
     keys, values = (memory @ layer.mat_kv.weight.T).chunk(2, dim=-1)
     heads = [
@@ -88,7 +88,7 @@ def test_steps_with_a_cache_are_the_masked_forward(network: InfinityTransformer)
     texts = [text(3).embedding, text(8, 1).embedding]
     inputs = torch.randn(2, 29, 4, generator=torch.Generator().manual_seed(2))
     whole = network(texts, inputs, SQUARE)
-    modulation, rope = network.modulation(texts), network.rope(SQUARE)
+    modulation, rope = network.modulation(pad(texts)), network.rope(SQUARE)
     cache = KeyValueCache(2, 2, 2, 30, 16)
     for k, (start, length) in enumerate(zip(SQUARE.starts, SQUARE.lengths, strict=True)):
         x = network.embed(inputs[:, start - 1 : start - 1 + length]) if k else modulation.start
@@ -111,7 +111,7 @@ def test_a_level_is_added_where_the_configuration_says() -> None:
 def test_wrong_inputs_are_refused(network: InfinityTransformer) -> None:
     with pytest.raises(ShapeError, match=r"\(b, L - l0, bits\) = \(1, 29, 4\), given \(1, 28, 4\)"):
         network([text(3).embedding], torch.zeros(1, 28, 4), SQUARE)
-    modulation = network.modulation([text(3).embedding])
+    modulation = network.modulation(pad([text(3).embedding]))
     cache = KeyValueCache(2, 2, 2, 30, 16)
     with pytest.raises(ShapeError, match="1 rows of tokens, 1 of modulation, 2 of cache must be equal"):
         network.forward_blocks(modulation.start, torch.zeros(1).long(), torch.zeros(2, 1, 8), modulation, cache)

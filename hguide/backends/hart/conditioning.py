@@ -12,11 +12,14 @@ from hguide.backends.hart.rope import text_positions
 from hguide.backends.hart.transformer import Conditioning, HARTTransformer
 from hguide.backends.text import TextEmbedding
 
-__all__ = ["conditioning_of", "text_conditioning"]
+__all__ = ["TextRows", "conditioning_of", "text_rows"]
+
+TextRows = tuple[Tensor, Tensor, Tensor]
+"""Embeddings `(rows, t, d)` with padding, their mask `(rows, t)`, and which rows get the null condition `(rows,)`."""
 
 
-def text_conditioning(transformer: HARTTransformer, texts: Sequence[TextEmbedding | None]) -> Conditioning:
-    """What depends on the texts only.
+def text_rows(transformer: HARTTransformer, texts: Sequence[TextEmbedding | None]) -> TextRows:
+    """Texts as tensors where the transformer lies, for `conditioning_of`.
 
     Args:
         transformer: the network.
@@ -30,8 +33,7 @@ def text_conditioning(transformer: HARTTransformer, texts: Sequence[TextEmbeddin
         if given is not None:
             text[row] = given.embedding.to(text)
             mask[row] = given.mask.to(mask.device)
-    null = torch.tensor([given is None for given in texts], device=weight.device)
-    return conditioning_of(transformer, text, mask, null)
+    return text, mask, torch.tensor([given is None for given in texts], device=weight.device)
 
 
 def conditioning_of(

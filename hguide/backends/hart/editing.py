@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -39,6 +39,11 @@ class HybridEdit(Edit):
             raise ShapeError(
                 f"HybridEdit: rest lies on {tuple(self.rest.shape[2:])}, keep on {tuple(self.keep.shape)}."
             )
+
+    def to(self, device: torch.device) -> HybridEdit:
+        """See `Edit`."""
+        tokens = [each.to(device) for each in self.tokens]
+        return replace(self, tokens=tokens, keep=self.keep.to(device), rest=self.rest.to(device))
 
 
 def keep_codes(

@@ -46,6 +46,7 @@ def load(
     cache: str | Path | None = None,
     revision: str | None = None,
     patch_nums: tuple[int, ...] | None = None,
+    graphs: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> HART:
@@ -63,12 +64,14 @@ def load(
         cache: folder that remembers embeddings of prompts.
         revision: of the hub repository.
         patch_nums: the schedule, where neither the weights nor a config.json tells it.
+        graphs: see `HART.with_options`.
         device: where the model computes.
         dtype: of the transformer and the text encoder; the tokenizer and the latent stay float32.
 
     Raises:
         CheckpointError: no usable weights; lists wrong or missing names.
-        ConfigError: a text encoder without a statement on the instruction, or another instruction.
+        ConfigError: a text encoder without a statement on the instruction, or another instruction; graphs of a model
+            that is not on a CUDA device.
     """
     encoder = _text_encoder(text_encoder, system_prompt, cache, device, dtype)
     path = Path(source).expanduser()
@@ -84,7 +87,7 @@ def load(
     model.tokenizer.to(device)
     if isinstance(model.text_encoder, TinyTextEncoder):
         model.text_encoder.to(device)
-    return model
+    return model.with_options(graphs=True) if graphs else model
 
 
 def load_pair(

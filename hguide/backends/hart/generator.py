@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hguide.backends.cache import KeyValueCache
 from hguide.backends.editing import Edit
-from hguide.backends.hart.conditioning import text_conditioning
+from hguide.backends.hart.conditioning import conditioning_of, text_rows
 from hguide.backends.hart.diffusion_schedule import respaced
 from hguide.backends.hart.editing import keep_codes
 from hguide.backends.hart.maskgit import positions_of, still_masked
@@ -24,11 +24,13 @@ from hguide.backends.hart.smoothing import progress, soft_codes
 from hguide.backends.hart.state import HARTState
 from hguide.backends.hart.tokenizer import HARTTokenizer, HybridTokens
 from hguide.backends.hart.transformer import HARTTransformer
+from hguide.backends.rows import rows_of
 from hguide.backends.run_bytes import TransformerSizes, decode_in_parts, run_bytes
 from hguide.backends.text import TextEmbedding, TextEncoder, class_prompts, text_conditions
 from hguide.backends.tokenizer_hash import tokenizer_hash
 from hguide.errors import ConfigError, ShapeError
-from hguide.generator import Categorical, Draw, ScaleGenerator, Serves
+from hguide.generator import Categorical, Draw, Prepared, ScaleGenerator, Serves
+from hguide.graphs import captured_runs
 from hguide.grids import Scale, Step
 from hguide.memory import RunBytes
 from hguide.noise import Noise
@@ -104,16 +106,21 @@ class HART(ScaleGenerator):
         """Where the transformer lies."""
         return self.transformer.head.weight.device
 
-    def with_options(self, *, edit: Edit | None = None, **changes: Any) -> HART:
+    def with_options(self, *, edit: Edit | None = None, graphs: bool = False, **changes: Any) -> HART:
         """The same model, sharing its weights, with other options.
 
         Args:
             edit: what is kept of a given picture (`Edit`, or `HybridEdit` to keep it exactly); None keeps nothing.
+            graphs: capture whole runs as CUDA graphs, see `hguide.backends.var.VAR.with_options`.
             **changes: fields of `HARTOptions`; those that are not given, or None, stay.
+
+        Raises:
+            ConfigError: graphs of a model that is not on a CUDA device.
         """
         other = copy.copy(self)
+        other.captured = captured_runs(self.name, self.device, graphs, self.captured)
         other.options = replace(self.options, **{name: value for name, value in changes.items() if value is not None})
-        other.edit = edit
+        other.edit = None if edit is None else edit.to(self.device)
         return other
 
     def conditions(self, condition: Any, samples: int) -> list[Any]:
@@ -138,29 +145,38 @@ class HART(ScaleGenerator):
                 )
         return found
 
+    def prepare(self, condition: Sequence[Any], negative: Any = None) -> Prepared:
+        """The texts of the samples, and the one of their null condition."""
+        texts = self._texts(self.conditions(list(condition), len(condition)))
+        null = self._texts(self.conditions([negative], 1))
+        return Prepared(len(texts), (*text_rows(self.transformer, texts), *text_rows(self.transformer, null)))
+
     def begin(
         self, condition: Sequence[Any], streams: Mapping[Stream, int], noise: Noise, negative: Any = None
     ) -> HARTState:
         """A new run: the text of all rows and an empty cache of the final size."""
-        config, weight = self.transformer.config, self.transformer.head.weight
-        texts = self._texts(self.conditions(list(condition), len(condition)))
-        null = self._texts(self.conditions([negative], 1))[0]
+        return self.begin_prepared(self.prepare(condition, negative), streams, noise)
+
+    def begin_prepared(self, prepared: Prepared, streams: Mapping[Stream, int], noise: Noise) -> HARTState:
+        """See `begin`."""
+        config, weight, b = self.transformer.config, self.transformer.head.weight, prepared.samples
+        text, mask, is_null, *null = prepared.tensors
+        given, null = (text, mask, is_null), [part.expand(b, *part.shape[1:]) for part in null]
         live = sorted(streams, key=lambda stream: -streams[stream])
-        rows = [null if stream.condition == "null" else text for stream in live for text in texts]
+        rows = [null if stream.condition == "null" else given for stream in live]
+        conditioning = conditioning_of(self.transformer, *(torch.cat(parts) for parts in zip(*rows, strict=True)))
         cache = KeyValueCache(
             config.depth,
-            len(rows),
+            conditioning.rows,
             config.heads,
             config.length,
             config.head_dim,
             dtype=weight.dtype,
             device=weight.device,
         )
-        shape = (len(texts), self.tokenizer.config.autoencoder.latent_channels, *self.scales[-1].grid)
+        shape = (b, self.tokenizer.config.autoencoder.latent_channels, *self.scales[-1].grid)
         latent = torch.zeros(shape, device=weight.device)
-        return HARTState(
-            len(texts), live, dict(streams), text_conditioning(self.transformer, rows), cache, noise, latent
-        )
+        return HARTState(b, live, dict(streams), conditioning, cache, noise, latent)
 
     def next_step(self, state: HARTState) -> Step | None:
         """One step per scale; the last scale's in `maskgit_iterations` calls."""
@@ -189,9 +205,7 @@ class HART(ScaleGenerator):
         if step.index == self.count - 1 and self.options.residual:
             parts = hidden.split(b)
             state.hidden = {stream: parts[place] for stream, place in zip(streams, places, strict=True)}
-        rows = torch.cat([torch.arange(place * b, (place + 1) * b) for place in places]).to(hidden.device)
-        every = len(rows) == hidden.shape[0] and places == sorted(places)
-        logits = self.transformer.forward_head(hidden, state.conditioning, None if every else rows)
+        logits = self.transformer.forward_head(hidden, state.conditioning, rows_of(places, b, hidden.device))
         maps = logits.unflatten(0, (len(streams), b))
         if step.positions is None:
             maps = maps.unflatten(2, step.grid)

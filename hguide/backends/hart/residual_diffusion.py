@@ -106,7 +106,7 @@ def draw_residual(
 
     x = normal("diffusion")
     for i in reversed(range(schedule.count)):
-        timestep = torch.tensor([schedule.timestep_map[i]], device=device, dtype=dtype)
+        timestep = torch.full((1,), schedule.timestep_map[i], device=device, dtype=dtype)
         raw = head(x.flatten(0, 1).repeat(len(used), 1), timestep, embedded).to(dtype)
         raw = raw.view(len(used), b, n, 2 * head.channels)
         eps, v = raw.chunk(2, dim=-1)

@@ -112,7 +112,7 @@ class HARTTransformer(nn.Module):
             return cast("nn.Embedding", self.lvl_embed).weight[k]
         wide = torch.promote_types(weight.dtype, torch.float32)
         # Under autocast the layer gives a half type; the residual stream starts from here and is to keep its own.
-        return self.lvl_embed(torch.tensor([k], device=weight.device, dtype=wide))[0].to(weight.dtype)
+        return self.lvl_embed(torch.full((1,), k, device=weight.device, dtype=wide))[0].to(weight.dtype)
 
     def conditioning(
         self,
@@ -206,7 +206,7 @@ class HARTTransformer(nn.Module):
         self,
         hidden: Float[Tensor, "rows l c"],
         conditioning: Conditioning,
-        rows: Int[Tensor, " n"] | None = None,
+        rows: slice | Int[Tensor, " n"] | None = None,
     ) -> Float[Tensor, "n l v"]:
         """Logits: head(norm(hidden) (1 + scale) + shift), computed in the type of the head's weights.
 

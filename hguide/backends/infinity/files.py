@@ -45,6 +45,7 @@ def load(
     cfg_layer: int | None = None,
     level_every_chunk: bool = False,
     rope_mode: int = 2,
+    graphs: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Infinity:
@@ -66,6 +67,7 @@ def load(
             logits; see `Infinity`.
         level_every_chunk: not told by the weights; no released model has it.
         rope_mode: not told by the weights; 2 in released models.
+        graphs: see `Infinity.with_options`.
         device: where the model computes.
         dtype: of the transformer's blocks and its cache; text, norms, residual, logits and tokenizer stay float32.
 
@@ -99,10 +101,11 @@ def load(
     model.tokenizer.to(device)
     if isinstance(model.text_encoder, TinyTextEncoder):
         model.text_encoder.to(device)
-    if cfg_layer is not None:
-        model = model.with_options(cfg_layer=cfg_layer)
+    options: dict[str, Any] = {} if cfg_layer is None else {"cfg_layer": cfg_layer}
     encoder = _text_encoder(text_encoder, cache, device)
-    return model if encoder is None else model.with_options(text_encoder=encoder)
+    if encoder is not None:
+        options["text_encoder"] = encoder
+    return model.with_options(graphs=graphs, **options) if options or graphs else model
 
 
 def load_single(path: Path, name: str | None = None, *, dtype: torch.dtype = torch.float32) -> Infinity:

@@ -19,14 +19,17 @@ from hguide.backends.infinity.forward import forward_streams
 from hguide.backends.infinity.layer_cfg import check_layer, mix_after
 from hguide.backends.infinity.scale_schedule import ScaleSchedule
 from hguide.backends.infinity.state import InfinityState
+from hguide.backends.infinity.text_pooling import PaddedText, pad
 from hguide.backends.infinity.tokenizer import InfinityTokenizer
 from hguide.backends.infinity.transformer import InfinityTransformer
 from hguide.backends.perturbation import check_options
+from hguide.backends.rows import rows_of
 from hguide.backends.run_bytes import TransformerSizes, decode_in_parts, run_bytes
 from hguide.backends.text import TextEncoder, text_conditions
 from hguide.backends.tokenizer_hash import tokenizer_hash
 from hguide.errors import ConfigError, ShapeError
-from hguide.generator import Binary, Draw, ScaleGenerator, Serves
+from hguide.generator import Binary, Draw, Prepared, ScaleGenerator, Serves
+from hguide.graphs import captured_runs
 from hguide.grids import Grid, Scale, Step
 from hguide.memory import RunBytes
 from hguide.noise import Noise
@@ -40,6 +43,9 @@ PERTURBATIONS = frozenset({"pag", "slg", "seg"})
 
 GuidanceGrid = Literal["transformer", "tokenizer"]
 """The grid on which guidance sees the bits of a model with patches."""
+
+# Tokens. Texts of a captured run are as long as one of a few, so that a prompt finds a run of its length captured.
+_TEXT_MULTIPLE = 64
 
 
 class Infinity(ScaleGenerator):
@@ -160,19 +166,21 @@ class Infinity(ScaleGenerator):
 
         Args:
             **options: `schedule`, `text_encoder`, `cfg_layer`, `guidance_grid`, `cross_attention_dtype` or `name`, see
-                the class; `edit`, a `hguide.backends.var.Edit` whose kept bits stand in for drawn ones. What is not
-                named stays.
+                the class; `edit`, a `hguide.backends.var.Edit` whose kept bits stand in for drawn ones; `graphs`, which
+                captures whole runs as CUDA graphs, see `hguide.backends.var.VAR.with_options`. What is not named stays.
 
         Raises:
             ConfigError: an unknown option, or one that cannot work.
         """
+        graphs = options.pop("graphs", False)
         known = ("schedule", "text_encoder", "cfg_layer", "guidance_grid", "cross_attention_dtype", "edit", "name")
         unknown = [option for option in options if option not in known]
         if unknown:
-            raise ConfigError(f"{self.name}: no option {unknown[0]!r}; there are {', '.join(known)}.")
+            raise ConfigError(f"{self.name}: no option {unknown[0]!r}; there are {', '.join(known)}, graphs.")
         other = copy.copy(self)
+        other.captured = captured_runs(self.name, self.device, graphs, self.captured)
         for option, value in options.items():
-            setattr(other, option, value)
+            setattr(other, option, value.to(self.device) if isinstance(value, Edit) else value)
         other._check()
         other._set_maps()
         return other
@@ -189,6 +197,23 @@ class Infinity(ScaleGenerator):
         text_conditions(self.name, others, self.text_encoder, self.transformer.config.text_channels)
         return found
 
+    def prepare(self, condition: Sequence[Any], negative: Any = None) -> Prepared:
+        """The texts of the samples and of their null condition, padded to one of few lengths.
+
+        Raises:
+            ConfigError: a text that the model cannot take.
+        """
+        return self._padded(condition, negative, _TEXT_MULTIPLE)
+
+    def _padded(self, condition: Sequence[Any], negative: Any, multiple: int = 1) -> Prepared:
+        b = len(condition)
+        given = self._texts(condition)
+        null = [self.transformer.null_text(text.shape[0]) for text in given]
+        if negative is not None:
+            null = self._texts(self.conditions(negative, b))
+        both = pad([*given, *null], multiple)
+        return Prepared(b, (both.features[:b], both.mask[:b], both.features[b:], both.mask[b:]))
+
     def begin(
         self, condition: Sequence[Any], streams: Mapping[Stream, int], noise: Noise, negative: Any = None
     ) -> InfinityState:
@@ -198,20 +223,22 @@ class Infinity(ScaleGenerator):
             ConfigError: a text that the model cannot take.
             StreamError: a perturbed stream with options that its kind does not have.
         """
-        config, b = self.transformer.config, len(condition)
+        return self.begin_prepared(self._padded(condition, negative), streams, noise)
+
+    def begin_prepared(self, prepared: Prepared, streams: Mapping[Stream, int], noise: Noise) -> InfinityState:
+        """See `begin`."""
+        config, b = self.transformer.config, prepared.samples
         # Streams of one prefix lie together, so that it is rewritten in one pass.
         live = sorted(streams, key=lambda s: (-streams[s], s.prefix != "sampled", str(s.prefix)))
         for stream in live:
             if stream.perturb is not None:
                 check_options(stream.perturb)
-        given = self._texts(condition)
-        null = [self.transformer.null_text(text.shape[0]) for text in given]
-        if negative is not None:
-            null = self._texts(self.conditions(negative, b))
-        texts = [text for stream in live for text in (null if stream.condition == "null" else given)]
+        given, null = PaddedText(*prepared.tensors[:2]), PaddedText(*prepared.tensors[2:])
+        rows = [null if stream.condition == "null" else given for stream in live]
+        texts = PaddedText(torch.cat([row.features for row in rows]), torch.cat([row.mask for row in rows]))
         cache = KeyValueCache(
             config.depth,
-            len(texts),
+            b * len(live),
             config.heads,
             sum(self.schedule.lengths),
             config.head_dim,
@@ -249,8 +276,7 @@ class Infinity(ScaleGenerator):
             state.maps.append(self._input(state, step.index))
         hidden = forward_streams(self.transformer, self.schedule, state, step, mix)
         places = [state.streams.index(stream) for stream in ((COND,) if mix is not None else streams)]
-        rows = torch.cat([torch.arange(place * b, (place + 1) * b) for place in places]).to(hidden.device)
-        logits = self.transformer.forward_head(hidden, state.modulation, rows)
+        logits = self.transformer.forward_head(hidden, state.modulation, rows_of(places, b, hidden.device))
         differences = (logits[..., 1::2] - logits[..., ::2]).float()
         maps = self._shown(differences.unflatten(1, self.schedule.grids[step.index])).unflatten(0, (len(places), b))
         if mix is None:

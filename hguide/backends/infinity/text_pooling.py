@@ -28,11 +28,12 @@ class PaddedText:
     mask: Bool[Tensor, "rows n"]
 
 
-def pad(texts: Sequence[Float[Tensor, "_ ct"]]) -> PaddedText:
+def pad(texts: Sequence[Float[Tensor, "_ ct"]], multiple: int = 1) -> PaddedText:
     """One batch of texts, filled up to the longest.
 
     Args:
         texts: `(tokens, channels)` each, without padding.
+        multiple: the length is filled up to one of this number, so that few lengths occur.
 
     Raises:
         ShapeError: no texts, or one without tokens.
@@ -40,6 +41,7 @@ def pad(texts: Sequence[Float[Tensor, "_ ct"]]) -> PaddedText:
     if not texts or any(text.shape[0] < 1 for text in texts):
         raise ShapeError("a batch of texts has at least one text, each of at least one token.")
     features = nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
+    features = F.pad(features, (0, 0, 0, -features.shape[1] % multiple))
     lengths = torch.tensor([text.shape[0] for text in texts], device=features.device)
     mask = torch.arange(features.shape[1], device=features.device)[None] < lengths[:, None]
     return PaddedText(features, mask)

@@ -134,22 +134,15 @@ class InfinityTransformer(nn.Module):
             raise ShapeError(f"a text has up to {self.config.text_length} tokens, got {length}.")
         return self.cfg_uncond[:length]
 
-    def text_memory(self, texts: Sequence[Float[Tensor, "_ ct"]]) -> PaddedText:
-        """Texts of all rows, after the norm.
+    def text_memory(self, texts: PaddedText) -> PaddedText:
+        """Texts of all rows, after the norm."""
+        return replace(texts, features=self.text_norm(texts.features.to(self.text_norm.weight.dtype)))
 
-        Args:
-            texts: `(tokens, Ct)` each, without padding.
-        """
-        padded = pad([text.to(self.text_norm.weight.dtype) for text in texts])
-        return replace(padded, features=self.text_norm(padded.features))
-
-    def modulation(
-        self, texts: Sequence[Float[Tensor, "_ ct"]], cross_attention_dtype: torch.dtype | None = None
-    ) -> Modulation:
+    def modulation(self, texts: PaddedText, cross_attention_dtype: torch.dtype | None = None) -> Modulation:
         """What depends on the texts only.
 
         Args:
-            texts: `(tokens, Ct)` features of each row, without padding.
+            texts: features of each row.
             cross_attention_dtype: that attention to texts rounds to; the official program rounds to bfloat16 there
                 even where all else is float32. By default nothing is rounded.
 
@@ -255,7 +248,7 @@ class InfinityTransformer(nn.Module):
         expected = (len(texts), sum(lengths) - lengths[0], self.config.token_bits)
         if tuple(inputs.shape) != expected:
             raise ShapeError(f"inputs must be (b, L - l0, bits) = {expected}, given {tuple(inputs.shape)}.")
-        modulation = self.modulation(texts)
+        modulation = self.modulation(pad(texts))
         x = torch.cat([modulation.start.expand(-1, lengths[0], -1), self.embed(inputs)], dim=1)
         mask, rope = block_causal_mask(lengths, x.device), self.rope(schedule)
 

@@ -41,6 +41,7 @@ def load(
     cache: str | Path | None = None,
     revision: str | None = None,
     patch_nums: tuple[int, ...] | None = None,
+    graphs: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Switti:
@@ -57,12 +58,14 @@ def load(
         cache: folder that remembers embeddings of prompts.
         revision: of the hub repository.
         patch_nums: the schedule, where neither the weights nor config.json tells it.
+        graphs: see `Switti.with_options`.
         device: where the model computes.
         dtype: of the transformer and the text encoder; the tokenizer and the latent stay float32.
 
     Raises:
         CheckpointError: no usable weights; lists wrong or missing names.
-        ConfigError: one text encoder in place of two, or a cache without any.
+        ConfigError: one text encoder in place of two, or a cache without any; graphs of a model that is not on a CUDA
+            device.
     """
     encoder = _text_encoder(text_encoder, cache, device, dtype)
     path = Path(source).expanduser()
@@ -75,7 +78,7 @@ def load(
     model.null_text = null_text
     model.transformer.to(device)
     model.tokenizer.to(device)
-    return model
+    return model.with_options(graphs=True) if graphs else model
 
 
 def load_pair(

@@ -18,15 +18,17 @@ from torch import Tensor
 
 from hguide.backends.cache import KeyValueCache
 from hguide.backends.editing import Edit
+from hguide.backends.rows import rows_of
 from hguide.backends.run_bytes import TransformerSizes, decode_in_parts, run_bytes
 from hguide.backends.smoothing import soft_codes
 from hguide.backends.switti.state import SwittiState
-from hguide.backends.switti.transformer import Conditioning, SwittiTransformer
+from hguide.backends.switti.transformer import SwittiTransformer
 from hguide.backends.text import TextEmbedding, TextEncoder, text_conditions
 from hguide.backends.tokenizer_hash import tokenizer_hash
 from hguide.backends.var.tokenizer import VARTokenizer
 from hguide.errors import ConfigError, ShapeError
-from hguide.generator import Categorical, Draw, ScaleGenerator, Serves
+from hguide.generator import Categorical, Draw, Prepared, ScaleGenerator, Serves
+from hguide.graphs import captured_runs
 from hguide.grids import Scale, Step
 from hguide.memory import RunBytes
 from hguide.noise import Noise
@@ -118,16 +120,21 @@ class Switti(ScaleGenerator):
         """Where the transformer lies."""
         return self.transformer.head.weight.device
 
-    def with_options(self, *, edit: Edit | None = None, **changes: Any) -> Switti:
+    def with_options(self, *, edit: Edit | None = None, graphs: bool = False, **changes: Any) -> Switti:
         """The same model, sharing its weights, with other options.
 
         Args:
             edit: what is kept of a given picture (`hguide.backends.var.Edit`); None keeps nothing.
+            graphs: capture whole runs as CUDA graphs, see `hguide.backends.var.VAR.with_options`.
             **changes: fields of `SwittiOptions`; those that are not given stay.
+
+        Raises:
+            ConfigError: graphs of a model that is not on a CUDA device.
         """
         other = copy.copy(self)
+        other.captured = captured_runs(self.name, self.device, graphs, self.captured)
         other.options = replace(self.options, **changes)
-        other.edit = edit
+        other.edit = None if edit is None else edit.to(self.device)
         return other
 
     def conditions(self, condition: Any, samples: int) -> list[Any]:
@@ -155,30 +162,43 @@ class Switti(ScaleGenerator):
             )
         return texts
 
+    def prepare(self, condition: Sequence[Any], negative: Any = None) -> Prepared:
+        """The texts of the samples, and of their null condition where there is one."""
+        return self._prepared(condition, negative, self.serves.null)
+
+    def _prepared(self, condition: Sequence[Any], negative: Any, with_null: bool) -> Prepared:
+        texts = self._texts(self.conditions(list(condition), len(condition)))
+        given = self._stacked(texts)
+        null = self._stacked(self._texts(self.conditions(negative, len(texts)))) if with_null else given
+        return Prepared(len(texts), (*given, *null))
+
+    def _stacked(self, texts: Sequence[TextEmbedding]) -> tuple[Tensor, Tensor]:
+        weight = self.transformer.head.weight
+        embeddings = torch.stack([text.embedding.to(weight) for text in texts])
+        return embeddings, torch.stack([text.mask.to(weight.device) for text in texts])
+
     def begin(
         self, condition: Sequence[Any], streams: Mapping[Stream, int], noise: Noise, negative: Any = None
     ) -> SwittiState:
         """A new run: the text of all rows, and an empty cache of the final size where scales see those before them."""
-        config, weight = self.transformer.config, self.transformer.head.weight
+        with_null = any(stream.condition == "null" for stream in streams)
+        return self.begin_prepared(self._prepared(condition, negative, with_null), streams, noise)
+
+    def begin_prepared(self, prepared: Prepared, streams: Mapping[Stream, int], noise: Noise) -> SwittiState:
+        """See `begin`."""
+        config, weight, b = self.transformer.config, self.transformer.head.weight, prepared.samples
         live = sorted(streams, key=lambda stream: -streams[stream])
-        given = self._texts(self.conditions(list(condition), len(condition)))
-        null = given
-        if any(stream.condition == "null" for stream in live):
-            null = self._texts(self.conditions(negative, len(given)))
-        rows = [text for stream in live for text in (null if stream.condition == "null" else given)]
+        given, null = prepared.tensors[:2], prepared.tensors[2:]
+        rows = [null if stream.condition == "null" else given for stream in live]
+        text, mask = (torch.cat(parts) for parts in zip(*rows, strict=True))
         cache = None
         if config.autoregressive:
-            sizes = (config.depth, len(rows), config.heads, config.length, config.head_dim)
+            sizes = (config.depth, b * len(live), config.heads, config.length, config.head_dim)
             cache = KeyValueCache(*sizes, dtype=weight.dtype, device=weight.device)
-        shape = (len(given), config.latent_channels, *self.scales[-1].grid)
-        latent = torch.zeros(shape, device=weight.device)
-        return SwittiState(len(given), live, dict(streams), self._conditioning(rows), cache, noise, latent)
-
-    def _conditioning(self, rows: Sequence[TextEmbedding]) -> Conditioning:
-        config, weight = self.transformer.config, self.transformer.head.weight
-        text = torch.stack([row.embedding.to(weight) for row in rows])
-        mask = torch.stack([row.mask.to(weight.device) for row in rows])
-        return self.transformer.conditioning(text[:, :-1], text[:, -1, : config.pooled_channels], mask[:, :-1])
+        latent = torch.zeros((b, config.latent_channels, *self.scales[-1].grid), device=weight.device)
+        pooled = text[:, -1, : config.pooled_channels]
+        conditioning = self.transformer.conditioning(text[:, :-1], pooled, mask[:, :-1])
+        return SwittiState(b, live, dict(streams), conditioning, cache, noise, latent)
 
     def next_step(self, state: SwittiState) -> Step | None:
         """One step per scale."""
@@ -199,8 +219,7 @@ class Switti(ScaleGenerator):
             inputs = transformer.embed(reduced, k).repeat(len(state.streams), 1, 1)
         hidden = transformer.forward_blocks(inputs, state.conditioning, k, state.cache)
         places = [state.streams.index(stream) for stream in streams]
-        rows = torch.cat([torch.arange(place * b, (place + 1) * b) for place in places]).to(hidden.device)
-        logits = transformer.forward_head(hidden, state.conditioning, rows)
+        logits = transformer.forward_head(hidden, state.conditioning, rows_of(places, b, hidden.device))
         maps = logits.unflatten(0, (len(streams), b)).unflatten(2, step.grid)
         return dict(zip(streams, maps, strict=True))
 

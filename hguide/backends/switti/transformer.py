@@ -86,7 +86,7 @@ class SwittiTransformer(nn.Module):
         condition = self.text_pooler(pooled)
         crop = None
         if self.config.crop:
-            numbers = torch.tensor(CROP, device=text.device)
+            numbers = torch.cat([torch.full((1,), number, device=text.device) for number in CROP])
             crop = self.crop_proj(self.crop_embed(numbers).to(self.crop_proj.weight.dtype)).unsqueeze(0)
         scale, shift = self.head_nm["ada_lin"](condition).unsqueeze(1).chunk(2, dim=-1)
         return Conditioning(
@@ -146,7 +146,7 @@ class SwittiTransformer(nn.Module):
         return x
 
     def forward_head(
-        self, hidden: Float[Tensor, "rows l c"], conditioning: Conditioning, rows: Int[Tensor, " n"]
+        self, hidden: Float[Tensor, "rows l c"], conditioning: Conditioning, rows: slice | Int[Tensor, " n"]
     ) -> Float[Tensor, "n l v"]:
         """Logits: head(LN(hidden)(1 + scale) + shift), float32 or wider.
 

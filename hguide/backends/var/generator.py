@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +15,7 @@ from hguide.backends.cache import KeyValueCache
 from hguide.backends.confidence import needs_confidence, token_probability, with_confidence
 from hguide.backends.editing import Edit
 from hguide.backends.perturbation import KINDS, check_options
+from hguide.backends.rows import rows_of
 from hguide.backends.run_bytes import TransformerSizes, decode_in_parts, run_bytes
 from hguide.backends.smoothing import soft_codes
 from hguide.backends.tokenizer_hash import tokenizer_hash
@@ -25,8 +25,8 @@ from hguide.backends.var.state import VARState
 from hguide.backends.var.tokenizer import VARTokenizer
 from hguide.backends.var.transformer import VARTransformer
 from hguide.errors import ConfigError, ShapeError, near_matches
-from hguide.generator import Categorical, Draw, ScaleGenerator, Serves
-from hguide.graphs import CapturedRuns, CudaCapture
+from hguide.generator import Categorical, Draw, Prepared, ScaleGenerator, Serves
+from hguide.graphs import captured_runs
 from hguide.grids import Scale, Step
 from hguide.memory import RunBytes
 from hguide.noise import Noise
@@ -117,23 +117,13 @@ class VAR(ScaleGenerator):
         Raises:
             ConfigError: graphs of a model that is not on a CUDA device.
         """
-        if graphs and self.device.type != "cuda":
-            raise ConfigError(
-                f"{self.name}: graphs=True needs a CUDA device, the model lies on {self.device}: load it with "
-                "device='cuda', or leave graphs out (compile=True works on every device)."
-            )
         other = copy.copy(self)
+        other.captured = captured_runs(self.name, self.device, graphs, self.captured)
         other.more_smooth = self.more_smooth if more_smooth is None else more_smooth
-        if edit is not None:
-            # A captured run cannot move them.
-            tokens = [tokens.to(self.device) for tokens in edit.tokens]
-            edit = replace(edit, tokens=tokens, keep=edit.keep.to(self.device))
-        other.edit = edit
+        other.edit = None if edit is None else edit.to(self.device)
         if compile:
             other.transformer = with_compiled_blocks(self.transformer)
             other.decode_latent = torch.compile(other.decode_latent)
-        if graphs or self.captured is not None:
-            other.captured = CapturedRuns(CudaCapture() if self.captured is None else self.captured.capture)
         return other
 
     def conditions(self, condition: Any, samples: int) -> list[int]:
@@ -156,24 +146,30 @@ class VAR(ScaleGenerator):
             raise ConfigError(f"{self.name}: a class is an integer from 0 to {classes - 1}, got {label!r}.")
         return label
 
+    def prepare(self, condition: Sequence[Any], negative: Any = None) -> Prepared:
+        """The labels of the samples, and those of their null condition."""
+        null = [self._label(negative)] * len(condition)
+        return Prepared(len(condition), (on_device(condition, self.device), on_device(null, self.device)))
+
     def begin(
-        self, condition: Sequence[Any] | Tensor, streams: Mapping[Stream, int], noise: Noise, negative: Any = None
+        self, condition: Sequence[Any], streams: Mapping[Stream, int], noise: Noise, negative: Any = None
     ) -> VARState:
         """A new run: the modulation of all rows and an empty cache of the final size.
 
         Raises:
             StreamError: a perturbed stream with options that its kind does not have.
         """
-        null = self._label(negative)
+        return self.begin_prepared(self.prepare(condition, negative), streams, noise)
+
+    def begin_prepared(self, prepared: Prepared, streams: Mapping[Stream, int], noise: Noise) -> VARState:
+        """See `begin`."""
         # Streams of one prefix lie together, so that it is rewritten in one pass.
         live = sorted(streams, key=lambda s: (-streams[s], s.prefix != "sampled", str(s.prefix)))
         for stream in live:
             if stream.perturb is not None:
                 check_options(stream.perturb)
-        samples = len(condition)
-        # A captured run reads its labels from the device.
-        given = condition if isinstance(condition, Tensor) else on_device(condition, self.device)
-        labels = torch.cat([torch.full_like(given, null) if s.condition == "null" else given for s in live])
+        samples, (given, null) = prepared.samples, prepared.tensors
+        labels = torch.cat([null if stream.condition == "null" else given for stream in live])
         modulation, cache = self.transformer.modulation(labels), self._cache(len(labels))
         return VARState(samples, live, dict(streams), modulation, cache, noise, self._latent(samples))
 
@@ -200,7 +196,7 @@ class VAR(ScaleGenerator):
         state.drop_unused(step.index)
         places = [state.streams.index(stream) for stream in streams]
         hidden = self._hidden(state, step)
-        logits = self.transformer.forward_head(hidden, state.modulation, _rows_of(places, b, hidden))
+        logits = self.transformer.forward_head(hidden, state.modulation, rows_of(places, b, hidden.device))
         maps = logits.unflatten(0, (len(streams), b)).unflatten(2, step.grid)
         return dict(zip(streams, maps, strict=True))
 
@@ -288,11 +284,3 @@ class VAR(ScaleGenerator):
         weight = self.tokenizer.post_quant_conv.weight
         pixels = images.to(weight.device, weight.dtype) * 2.0 - 1.0
         return self.tokenizer.encode(pixels, [scale.grid for scale in self.scales])
-
-
-def _rows_of(places: Sequence[int], samples: int, like: Tensor) -> slice | Tensor:
-    """The rows of the streams at `places`: a slice where they are neighbours in order, else indices on the device."""
-    first = places[0]
-    if list(places) == list(range(first, first + len(places))):
-        return slice(first * samples, (first + len(places)) * samples)
-    return torch.cat([torch.arange(p * samples, (p + 1) * samples, device=like.device) for p in places])

@@ -12,6 +12,7 @@ from torch import Tensor
 from hguide.backends.text import TextEncoder, text_conditions
 from hguide.backends.vq_diffusion.denoiser import Denoiser
 from hguide.errors import ConfigError, near_matches
+from hguide.transfer import on_device
 
 __all__ = ["class_number", "labels", "texts"]
 
@@ -41,7 +42,7 @@ def class_number(name: str, label: Any, classes: Sequence[str], count: int) -> i
 
 def labels(numbers: Sequence[int], denoiser: Denoiser) -> Int[Tensor, " b"]:
     """Class numbers as the class model takes them."""
-    return torch.tensor(numbers, device=denoiser.device)
+    return on_device(numbers, denoiser.device)
 
 
 def texts(

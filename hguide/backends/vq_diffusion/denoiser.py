@@ -71,7 +71,10 @@ class Denoiser(nn.Module):
             raw logits over the K codes, without one of the mask.
         """
         hidden = self.content_emb(tokens)
-        row = torch.as_tensor(timestep, device=tokens.device).reshape(-1)
+        if isinstance(timestep, int):
+            row = torch.full((1,), timestep, device=tokens.device)
+        else:
+            row = timestep.to(tokens.device).reshape(-1)
         for block in self.blocks:
             hidden = block(hidden, row, condition)
         return self.to_logits(hidden)

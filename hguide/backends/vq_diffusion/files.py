@@ -49,6 +49,7 @@ def load(
     revision: str | None = None,
     heads: int | None = None,
     grid: Grid | None = None,
+    graphs: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> VQDiffusion:
@@ -64,6 +65,7 @@ def load(
         revision: of the hub repository.
         heads: number of heads of an official checkpoint, where it is not 16.
         grid: of the token map of an official checkpoint, where it is no published one.
+        graphs: see `VQDiffusion.with_options`.
         device: where the model computes.
         dtype: of the denoiser; the tokenizer stays float32.
 
@@ -72,7 +74,7 @@ def load(
 
     Raises:
         CheckpointError: no usable weights; lists wrong or missing names.
-        ConfigError: parts that do not belong together.
+        ConfigError: parts that do not belong together, or graphs of a model that is not on a CUDA device.
     """
     told = [name for name, value in (("tokenizer", tokenizer), ("heads", heads), ("grid", grid)) if value is not None]
     if file is None and _is_folder(source):
@@ -90,7 +92,8 @@ def load(
     model.tokenizer.to(device)
     if isinstance(text_encoder, str | Path):
         text_encoder = clip_text_encoder(text_encoder, device=device)
-    return model if text_encoder is None else model.with_options(text_encoder=text_encoder)
+    options: dict[str, Any] = {} if text_encoder is None else {"text_encoder": text_encoder}
+    return model.with_options(graphs=graphs, **options) if options or graphs else model
 
 
 def load_single(path: Path, name: str | None = None, *, dtype: torch.dtype = torch.float32) -> VQDiffusion:

@@ -27,7 +27,8 @@ from hguide.backends.vq_diffusion.state import VQDiffusionState
 from hguide.backends.vq_diffusion.tokenizer import VQGAN
 from hguide.backends.vq_diffusion.truncation import filtered
 from hguide.errors import ConfigError, ShapeError
-from hguide.generator import Categorical, Draw, ScaleGenerator, Serves
+from hguide.generator import Categorical, Draw, Prepared, ScaleGenerator, Serves
+from hguide.graphs import captured_runs
 from hguide.grids import Scale, Step
 from hguide.memory import RunBytes
 from hguide.noise import Noise
@@ -134,17 +135,22 @@ class VQDiffusion(ScaleGenerator):
 
         Args:
             **options: `inference`, `text_encoder`, `name`, see the class; `start`, a `Start`; `edit`, a
-                `hguide.backends.var.Edit` whose kept tokens stand from the first step on. What is not named stays.
+                `hguide.backends.var.Edit` whose kept tokens stand from the first step on; `graphs`, which captures
+                whole runs as CUDA graphs, see `hguide.backends.var.VAR.with_options`. What is not named stays.
 
         Raises:
             ConfigError: an unknown option, or one that cannot work.
         """
+        graphs = options.pop("graphs", False)
         unknown = [option for option in options if option not in _OPTIONS]
         if unknown:
-            raise ConfigError(f"{self.name}: no option {unknown[0]!r}; there are {', '.join(_OPTIONS)}.")
+            raise ConfigError(f"{self.name}: no option {unknown[0]!r}; there are {', '.join(_OPTIONS)}, graphs.")
         other = copy.copy(self)
+        other.captured = captured_runs(self.name, self.device, graphs, self.captured)
         for option, value in options.items():
-            setattr(other, option, value)
+            # Else they stay the very ones that were given, by which a lender is told to begin as this model does.
+            moved = other.captured is not None and isinstance(value, Edit | Start)
+            setattr(other, option, value.to(self.device) if moved else value)
         other._check()
         other._set_steps()
         return other
@@ -170,14 +176,28 @@ class VQDiffusion(ScaleGenerator):
             return self.class_names[class_number(self.name, condition, self.class_names, len(self.class_names))]
         return condition
 
+    def prepare(self, condition: Sequence[Any], negative: Any = None) -> Prepared:
+        """Labels or texts of the samples, and of their null condition where there is one."""
+        return self._prepared(condition, negative, self.serves.null)
+
+    def _prepared(self, condition: Sequence[Any], negative: Any, with_null: bool) -> Prepared:
+        b = len(condition)
+        found = [self._condition(condition)]
+        if with_null:
+            found.append(self._condition([None] * b if negative is None else self.conditions(negative, b)))
+        return Prepared(b, tuple(found))
+
     def begin(
         self, condition: Sequence[Any], streams: Mapping[Stream, int], noise: Noise, negative: Any = None
     ) -> VQDiffusionState:
         """A new run: all tokens masked, but for a start or an edit."""
-        b, config = len(condition), self.denoiser.config
-        found = {"given": self._condition(condition)}
-        if any(stream.condition == "null" for stream in streams):
-            found["null"] = self._condition([None] * b if negative is None else self.conditions(negative, b))
+        with_null = any(stream.condition == "null" for stream in streams)
+        return self.begin_prepared(self._prepared(condition, negative, with_null), streams, noise)
+
+    def begin_prepared(self, prepared: Prepared, streams: Mapping[Stream, int], noise: Noise) -> VQDiffusionState:
+        """See `begin`."""
+        b, config = prepared.samples, self.denoiser.config
+        found = dict(zip(("given", "null"), prepared.tensors, strict=False))
         tokens = torch.full((b, config.length), config.mask, device=self.device)
         if self.start is not None:
             first = Step(0, self.count, 0, self.scales[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +15,8 @@ from hguide.backends.vq_diffusion.noise_schedule import NoiseSchedule
 __all__ = ["forward_log_probabilities", "posterior"]
 
 LOG_NOTHING = math.log(1e-30)
+_CUMULATIVE = ("log_cumprod_at", "log_cumprod_bt", "log_cumprod_ct")
+_OF_ONE_STEP = ("log_at", "log_bt", "log_ct")
 
 
 def posterior(
@@ -33,19 +36,20 @@ def posterior(
     Returns:
         Over the K codes and the mask, clamped to [-70, 0].
     """
-    now, before = (_logarithms(schedule, timestep, shift, log_x0.device) for shift in (0, -1))
+    now = _logarithms(schedule, (*_CUMULATIVE, *_OF_ONE_STEP), timestep, log_x0.device)
+    before = _logarithms(schedule, (*_CUMULATIVE, "log_1_min_cumprod_ct"), timestep - 1, log_x0.device)
     masked = (tokens == schedule.codes).unsqueeze(-1)
     own = _own_code(tokens, schedule.codes)
     # q(x_t | x0 = k) and q(x_t | x_{t-1} = k), for the real codes k.
-    from_start = _of_pair(own, masked, [now[f"log_cumprod_{each}"] for each in ("at", "bt", "ct")])
-    from_before = _of_pair(own, masked, [now[f"log_{each}"] for each in ("at", "bt", "ct")])
+    from_start = _of_pair(own, masked, now[:3])
+    from_before = _of_pair(own, masked, now[3:])
     from_mask = torch.where(masked, 0.0, LOG_NOTHING)
     share = torch.cat([log_x0[..., :-1] - from_start, torch.full_like(from_mask, LOG_NOTHING)], dim=-1)
     total = share.logsumexp(-1, keepdim=True)
     share = share - total
-    stays, replaced, turned = (before[f"log_cumprod_{each}"] for each in ("at", "bt", "ct"))
+    stays, replaced, turned, stays_unmasked = before
     real = torch.logaddexp(share[..., :-1] + stays, replaced) + from_before
-    mask = torch.logaddexp(share[..., -1:] + before["log_1_min_cumprod_ct"], turned) + from_mask
+    mask = torch.logaddexp(share[..., -1:] + stays_unmasked, turned) + from_mask
     return (torch.cat([real, mask], dim=-1) + total).clamp_(LEAST_LOG, 0.0)
 
 
@@ -59,21 +63,22 @@ def forward_log_probabilities(
         timestep: t from 0 to T - 1, of all samples or of each.
         schedule: of the model.
     """
-    now = _logarithms(schedule, timestep, 0, tokens.device)
-    stays, replaced, turned = (now[f"log_cumprod_{each}"] for each in ("at", "bt", "ct"))
+    stays, replaced, turned = _logarithms(schedule, _CUMULATIVE, timestep, tokens.device)
     own = _own_code(tokens, schedule.codes)
     real = torch.where(own, torch.logaddexp(stays, replaced), replaced)
     return torch.cat([real, turned.expand(*tokens.shape, 1)], dim=-1)
 
 
 def _logarithms(
-    schedule: NoiseSchedule, timestep: int | Int[Tensor, " b"], shift: int, device: torch.device
-) -> dict[str, Float[Tensor, "r 1 1"]]:
-    """All logarithms of the schedule at `timestep + shift`, one row for all samples or one for each."""
-    index = torch.as_tensor(timestep).reshape(-1).cpu() + shift
-    names = list(schedule.logarithms)
-    rows = torch.stack([schedule.at(name, index) for name in names]).to(device)
-    return {name: row.view(-1, 1, 1) for name, row in zip(names, rows, strict=True)}
+    schedule: NoiseSchedule, names: Sequence[str], timestep: int | Int[Tensor, " b"], device: torch.device
+) -> list[Float[Tensor, "r 1 1"]]:
+    """Logarithms of the schedule at a timestep, one row for all samples or one for each."""
+    if isinstance(timestep, int):
+        values = [float(schedule.logarithms[name][timestep]) for name in names]
+        # Written by the device: to move them would make the program wait for it.
+        return [torch.full((1, 1, 1), value, device=device) for value in values]
+    rows = torch.stack([schedule.at(name, timestep.reshape(-1).cpu()) for name in names]).to(device)
+    return [row.view(-1, 1, 1) for row in rows]
 
 
 def _own_code(tokens: Int[Tensor, "b n"], codes: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
@@ -40,6 +40,10 @@ class Start:
             raise ConfigError(f"Start: ratio is a part of the timesteps in (0, 1], got {self.ratio!r}.")
         if self.tokens.ndim != 3 or len(self.tokens) != 1:
             raise ShapeError(f"Start: tokens are a (1, h, w) map of one picture, got {tuple(self.tokens.shape)}.")
+
+    def to(self, device: torch.device) -> Start:
+        """The same start on a device, where a captured run finds it without moving anything."""
+        return replace(self, tokens=self.tokens.to(device))
 
     def timesteps(self, total: int) -> int:
         """Number of timesteps that are run.

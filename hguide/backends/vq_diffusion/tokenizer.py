@@ -134,7 +134,6 @@ class VQGAN(nn.Module):
         """
         masked = codes == self.config.codes
         rows = self.codes[codes.clamp(max=self.config.codes - 1)]
-        latent = self.codebook(rows)
-        if bool(masked.any()):
-            latent = torch.where(masked.unsqueeze(-1), self.codebook(self.codes).mean(0), latent)
+        # Not only where tokens are masked: to look would make the program wait for the device.
+        latent = torch.where(masked.unsqueeze(-1), self.codebook(self.codes).mean(0), self.codebook(rows))
         return self.decoder(self.post_quant_conv(latent.movedim(-1, 1))).clamp(-1, 1)
