@@ -48,6 +48,13 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             "hguide.experiments.bench.inference",
             "InferenceBenchConfig",
         ),
+        "families": Job(
+            "Measure whole images of the other families at their published sizes, plainly and as CUDA graphs.",
+            "hguide bench families --device cuda --batches '[1, 4]'\n"
+            "hguide bench families --families '[hart]' --repeat 1 --dtype float32",
+            "hguide.experiments.bench.families",
+            "FamiliesBenchConfig",
+        ),
         "memory": Job(
             "Predict the peak memory of a run and measure it; with --predict true, predict alone.",
             "hguide bench memory --model landuse-var --batches '[1, 8, 0]'\n"
