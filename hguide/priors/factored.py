@@ -12,7 +12,7 @@ __all__ = ["carry", "extrapolate_through"]
 # Bytes of the map between two factors: what stays near the core on CPU, what is cheap to hold elsewhere.
 _CPU_WORKSPACE, _DEVICE_WORKSPACE = 16 << 20, 256 << 20
 # With fewer columns or channels at once the products are too small to run at their rate.
-_FEWEST_COLUMNS, _FEWEST_CHANNELS = 8, 128
+_FEWEST_COLUMNS, _FEWEST_CHANNELS = 10, 128
 
 
 def carry(matrix: Factors, maps: Tensor) -> Tensor:
