@@ -29,6 +29,8 @@ from hguide.errors import CheckpointError, ConfigError
 from hguide.generate import generate
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "hart"
+# A loaded decoder lies channels last, which sums in another order.
+LAST_BITS = 1e-5
 
 
 def official_state(model: HART) -> dict[str, Tensor]:
@@ -95,10 +97,10 @@ def test_the_published_folder_gives_the_averaged_weights(hart: HART, published: 
     assert model.name == "hart-tiny"
     assert model.transformer.config == hart.transformer.config
     assert model.tokenizer_hash == hart.tokenizer_hash
-    assert torch.equal(image(model), image(hart))
-    assert torch.equal(image(hguide.load(published / "llm")), image(hart))
+    assert torch.allclose(image(model), image(hart), atol=LAST_BITS)
+    assert torch.allclose(image(hguide.load(published / "llm")), image(hart), atol=LAST_BITS)
     plain = hguide.load(published, ema=False)
-    assert not torch.equal(image(plain), image(hart))
+    assert not torch.allclose(image(plain), image(hart), atol=1e-2)
 
 
 def test_a_wrapped_file_and_a_tokenizer_elsewhere(hart: HART, published: Path, tmp_path: Path) -> None:
@@ -121,7 +123,7 @@ def test_shards_are_put_together(hart: HART, folder: Path) -> None:
         save_file({name: state[name] for name in own}, folder / "llm" / file)
     index = {"weight_map": {name: file for file, own in parts.items() for name in own}}
     (folder / "llm" / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert torch.equal(image(hguide.load(folder, ema=False)), image(hart))
+    assert torch.allclose(image(hguide.load(folder, ema=False)), image(hart), atol=LAST_BITS)
     (folder / "llm" / "model-2-of-2.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"model-2-of-2\.safetensors") as raised:
         hguide.load(folder, ema=False)
@@ -133,7 +135,7 @@ def test_a_saved_model_is_the_same_model(hart: HART, tmp_path: Path) -> None:
     save(named, tmp_path / "tiny.safetensors", facts={"training": {"seed": 3}})
     loaded = hguide.load(tmp_path / "tiny.safetensors")
     assert (loaded.name, loaded.class_names) == ("tiny", ("farm", "harbor"))
-    assert torch.equal(image(loaded), image(hart))
+    assert torch.allclose(image(loaded), image(hart), atol=LAST_BITS)
     with safe_open(tmp_path / "tiny.safetensors", "pt") as file:
         assert json.loads(file.metadata()["hguide"])["training"] == {"seed": 3}
     save(named, tmp_path / "half.safetensors", dtype=torch.float16)

@@ -20,6 +20,8 @@ from hguide.errors import CheckpointError, ConfigError
 from hguide.generate import generate
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "infinity"
+# A loaded decoder lies channels last, which sums in another order.
+LAST_BITS = 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def folder(model: Infinity, tmp_path: Path) -> Path:
 
 def assert_same(found: Any, model: Infinity) -> None:
     wanted = generate(model, text(5), "cfg(w=3) | ssg", seeds=[3])
-    assert torch.equal(generate(found, text(5), "cfg(w=3) | ssg", seeds=[3]), wanted)
+    assert torch.allclose(generate(found, text(5), "cfg(w=3) | ssg", seeds=[3]), wanted, atol=LAST_BITS)
     assert found.tokenizer_hash == model.tokenizer_hash
 
 
@@ -134,8 +136,9 @@ def test_cfg_inside_a_layer_is_an_option_of_loading(
     inside = hguide.load(path, cfg_layer=-2, **options)
     assert inside.cfg_layer == -2
     image = generate(inside, text(5), "cfg(w=3)", seeds=[3])
-    assert torch.equal(image, generate(model.with_options(cfg_layer=-2), text(5), "cfg(w=3)", seeds=[3]))
-    assert not torch.equal(image, generate(model, text(5), "cfg(w=3)", seeds=[3]))
+    wanted = generate(model.with_options(cfg_layer=-2), text(5), "cfg(w=3)", seeds=[3])
+    assert torch.allclose(image, wanted, atol=LAST_BITS)
+    assert not torch.allclose(image, generate(model, text(5), "cfg(w=3)", seeds=[3]), atol=1e-2)
     assert hguide.load(path, **options).cfg_layer is None
     with pytest.raises(ConfigError, match=r"cfg_layer is a number from -1 .* to -2 .*got -3"):
         hguide.load(path, cfg_layer=-3, **options)

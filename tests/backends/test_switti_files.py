@@ -24,6 +24,8 @@ from hguide.generate import generate
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FACTS = {"depth": 2, "rope": True, "rope_theta": 10000, "rope_size": 128, "use_swiglu_ffn": True, "use_crop_cond": True}
+# A loaded decoder lies channels last, which sums in another order.
+LAST_BITS = 1e-5
 
 
 def published_state(model: Switti) -> dict[str, Tensor]:
@@ -85,8 +87,10 @@ def test_the_published_folders_give_the_model(switti: Switti, published: Path) -
     assert model.name == "Switti-tiny"
     assert model.transformer.config == switti.transformer.config
     assert model.tokenizer_hash == switti.tokenizer_hash
-    assert torch.equal(image(model), image(switti))
-    assert torch.equal(image(hguide.load(published / "Switti-tiny" / "model.safetensors", **options)), image(switti))
+    assert torch.allclose(image(model), image(switti), atol=LAST_BITS)
+    assert torch.allclose(
+        image(hguide.load(published / "Switti-tiny" / "model.safetensors", **options)), image(switti), atol=LAST_BITS
+    )
     half = load(published / "Switti-tiny", dtype=torch.bfloat16, **options)
     assert half.transformer.head.weight.dtype == torch.bfloat16
     assert half.tokenizer.quantize.embedding.weight.dtype == torch.float32
@@ -100,7 +104,8 @@ def test_a_saved_model_is_the_same_model(tmp_path: Path) -> None:
     found = hguide.load(tmp_path / "tiny.safetensors", null_text=model.null_text)
     assert isinstance(found, Switti)
     assert found.transformer.config == model.transformer.config
-    assert torch.equal(generate(found, text(1), "cfg", seeds=[1]), generate(model, text(1), "cfg", seeds=[1]))
+    wanted = generate(model, text(1), "cfg", seeds=[1])
+    assert torch.allclose(generate(found, text(1), "cfg", seeds=[1]), wanted, atol=LAST_BITS)
     save(model, tmp_path / "half.safetensors", dtype=torch.bfloat16)
     half = load(tmp_path / "half.safetensors").transformer
     assert torch.equal(half.crop_embed.weight, model.transformer.crop_embed.weight)

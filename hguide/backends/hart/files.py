@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from hguide.backends.conv_autoencoder import channels_last_on_cpu
 from hguide.backends.hart.generator import HART
 from hguide.backends.hart.infer_config import infer_tokenizer_config, infer_transformer_config
 from hguide.backends.hart.official_buffers import without_buffers
@@ -85,6 +86,7 @@ def load(
         model = load_pair(path, pictures, encoder, patch_nums=patch_nums, dtype=dtype)
     model.transformer.to(device)
     model.tokenizer.to(device)
+    channels_last_on_cpu(model.tokenizer.decoder)
     if isinstance(model.text_encoder, TinyTextEncoder):
         model.text_encoder.to(device)
     return model.with_options(graphs=True) if graphs else model

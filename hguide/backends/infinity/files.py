@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hguide.backends.conv_autoencoder import AutoencoderConfig
+from hguide.backends.conv_autoencoder import AutoencoderConfig, channels_last_on_cpu
 from hguide.backends.hub import fetch
 from hguide.backends.infinity.generator import Infinity
 from hguide.backends.infinity.published_files import load_published, transformer_path
@@ -99,6 +99,7 @@ def load(
         )
     model.transformer.to(device)
     model.tokenizer.to(device)
+    channels_last_on_cpu(model.tokenizer.decoder)
     if isinstance(model.text_encoder, TinyTextEncoder):
         model.text_encoder.to(device)
     options: dict[str, Any] = {} if cfg_layer is None else {"cfg_layer": cfg_layer}

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from hguide.backends.conv_autoencoder import channels_last_on_cpu
 from hguide.backends.hub_folder import fetch_folder
 from hguide.backends.model_file import config_beside, described, filled, is_ours, read_parts, save_parts
 from hguide.backends.switti.crop import FourierEmbedding
@@ -78,6 +79,7 @@ def load(
     model.null_text = null_text
     model.transformer.to(device)
     model.tokenizer.to(device)
+    channels_last_on_cpu(model.tokenizer.decoder)
     return model.with_options(graphs=True) if graphs else model
 
 

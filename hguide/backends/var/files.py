@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hguide.backends.checkpoints import read_state_dict
+from hguide.backends.conv_autoencoder import channels_last_on_cpu
 from hguide.backends.hub import OFFICIAL_FILES, fetch
 from hguide.backends.model_file import described, filled, is_ours, part, read_parts, save_parts
 from hguide.backends.tokenizer_hash import tokenizer_hash
@@ -72,9 +73,7 @@ def load(
         model = load_pair(path, beside, patch_nums=patch_nums, heads=heads, dtype=dtype)
     model.transformer.to(device)
     model.tokenizer.to(device)
-    if model.device.type == "cpu":
-        # A tenth quicker there: convolutions want it, and the norms between them keep it.
-        model.tokenizer.decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    channels_last_on_cpu(model.tokenizer.decoder)
     return model.with_options(compile=compile, graphs=graphs) if compile or graphs else model
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hguide.backends.checkpoints import read_state_dict
+from hguide.backends.conv_autoencoder import channels_last_on_cpu
 from hguide.backends.hub import HUB_ID, fetch
 from hguide.backends.hub_folder import fetch_folder
 from hguide.backends.model_file import described, filled, is_ours, read_parts, save_parts
@@ -90,6 +91,7 @@ def load(
             model = load_official(path, beside, heads=heads, grid=grid, dtype=dtype)
     model.denoiser.to(device)
     model.tokenizer.to(device)
+    channels_last_on_cpu(model.tokenizer.decoder)
     if isinstance(text_encoder, str | Path):
         text_encoder = clip_text_encoder(text_encoder, device=device)
     options: dict[str, Any] = {} if text_encoder is None else {"text_encoder": text_encoder}
