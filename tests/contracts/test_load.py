@@ -77,3 +77,13 @@ def test_a_file_that_is_no_transformer_is_told_so_before_its_tokenizer_is_asked_
         hguide.load(tmp_path / "foreign.pth")
     with pytest.raises(CheckpointError, match="damaged, cut short or no weights file"):
         hguide.load(tmp_path / "empty.pth")
+
+
+@pytest.mark.parametrize("given", ["1_2_3", (), [1, 2.0], [True, 2], [0, 1], 7])
+@pytest.mark.parametrize("family", ["var", "hart", "switti"])
+def test_patch_nums_are_the_sides_of_the_maps(
+    family: str, given: object, tmp_path: Path, unchecked_types: None
+) -> None:
+    """Told before anything is read."""
+    with pytest.raises(ConfigError, match=r"patch_nums is the side of each scale's map, for instance \(1, 2, 3, 4\)"):
+        hguide.load(tmp_path / "missing.safetensors", family=family, patch_nums=given)

@@ -20,6 +20,7 @@ from hguide.backends.hart.transformer import HARTTransformer
 from hguide.backends.hart.transformer_config import TransformerConfig
 from hguide.backends.hub_folder import fetch_folder
 from hguide.backends.model_file import config_beside, described, filled, is_ours, read_parts, save_parts
+from hguide.backends.patch_nums import checked_patch_nums
 from hguide.backends.text import CachedTextEncoder, TextEncoder
 from hguide.backends.tiny_text import TEXT_ENCODER, TinyTextConfig, TinyTextEncoder, saved_tiny_text
 from hguide.backends.var.tokenizer import described_tokenizer
@@ -71,10 +72,11 @@ def load(
 
     Raises:
         CheckpointError: no usable weights; lists wrong or missing names.
-        ConfigError: a text encoder without a statement on the instruction, or another instruction; graphs of a model
-            that is not on a CUDA device.
+        ConfigError: a text encoder without a statement on the instruction, or another instruction; patch_nums that are
+            none; graphs of a model that is not on a CUDA device.
     """
     encoder = _text_encoder(text_encoder, system_prompt, cache, device, dtype)
+    patch_nums = checked_patch_nums(patch_nums)
     path = Path(source).expanduser()
     if is_ours(path):
         model = load_single(path, encoder, dtype=dtype)

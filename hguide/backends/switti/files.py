@@ -12,6 +12,7 @@ import torch
 from hguide.backends.conv_autoencoder import channels_last_on_cpu
 from hguide.backends.hub_folder import fetch_folder
 from hguide.backends.model_file import config_beside, described, filled, is_ours, read_parts, save_parts
+from hguide.backends.patch_nums import checked_patch_nums
 from hguide.backends.switti.crop import FourierEmbedding
 from hguide.backends.switti.generator import Switti
 from hguide.backends.switti.infer_config import infer_transformer_config, without_buffers
@@ -65,10 +66,11 @@ def load(
 
     Raises:
         CheckpointError: no usable weights; lists wrong or missing names.
-        ConfigError: one text encoder in place of two, or a cache without any; graphs of a model that is not on a CUDA
-            device.
+        ConfigError: one text encoder in place of two, or a cache without any; patch_nums that are none; graphs of a
+            model that is not on a CUDA device.
     """
     encoder = _text_encoder(text_encoder, cache, device, dtype)
+    patch_nums = checked_patch_nums(patch_nums)
     path = Path(source).expanduser()
     if is_ours(path):
         model = load_single(path, encoder, dtype=dtype)

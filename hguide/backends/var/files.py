@@ -14,6 +14,7 @@ from hguide.backends.checkpoints import read_state_dict
 from hguide.backends.conv_autoencoder import channels_last_on_cpu
 from hguide.backends.hub import OFFICIAL_FILES, fetch
 from hguide.backends.model_file import described, filled, is_ours, part, read_parts, save_parts
+from hguide.backends.patch_nums import checked_patch_nums
 from hguide.backends.tokenizer_hash import tokenizer_hash
 from hguide.backends.var.generator import VAR
 from hguide.backends.var.infer_config import infer_tokenizer_config, infer_transformer_config
@@ -62,8 +63,9 @@ def load(
 
     Raises:
         CheckpointError: no usable weights; lists wrong or missing names.
-        ConfigError: graphs of a model that is not on a CUDA device.
+        ConfigError: patch_nums that are none, or graphs of a model that is not on a CUDA device.
     """
+    patch_nums = checked_patch_nums(patch_nums)
     path = fetch(source, file, revision)
     if is_ours(path):
         model = load_single(path, tokenizer=tokenizer, dtype=dtype)
