@@ -24,8 +24,10 @@ def carry(matrix: Factors, maps: Tensor) -> Tensor:
 
 
 def extrapolate_through(matrix: Factors, flat: Tensor, before: Tensor, beta: float, result: Tensor) -> None:
-    """Write `(1 + beta) l - beta P l_prev`: all samples at once where what lies between the products is small, else
-    some columns of one sample's result at a time, else some channels.
+    """Write `(1 + beta) l - beta P l_prev`.
+
+    All samples at once where what lies between the products is small, else some columns of one sample's result at a
+    time, else some of its channels.
 
     Args:
         matrix: P.
@@ -34,18 +36,18 @@ def extrapolate_through(matrix: Factors, flat: Tensor, before: Tensor, beta: flo
         beta: strength.
         result: `(b, H * W, v)`, contiguous.
     """
-    batch, _, channels = flat.shape
+    (batch, _, channels), columns = flat.shape, matrix.target[1]
     workspace = _CPU_WORKSPACE if matrix.across.device.type == "cpu" else _DEVICE_WORKSPACE
-    per_channel = matrix.source[0] * matrix.across.shape[0] * matrix.dtype.itemsize
-    columns = min(matrix.target[1], workspace * matrix.target[1] // (per_channel * channels))
-    if flat.dtype != matrix.dtype or not flat.is_contiguous() or columns < min(_FEWEST_COLUMNS, matrix.target[1]):
-        count = max(1, min(-(-channels * per_channel // workspace), channels // _FEWEST_CHANNELS))
-        _by_channels(matrix, flat, before, beta, result, -(-channels // count))
-    elif batch * per_channel * channels <= workspace:
+    between = matrix.source[0] * matrix.across.shape[0] * channels * matrix.dtype.itemsize
+    fitting = min(columns, workspace * columns // between)
+    if flat.dtype != matrix.dtype or not flat.is_contiguous() or fitting < min(_FEWEST_COLUMNS, columns):
+        parts = max(1, min(-(-between // workspace), channels // _FEWEST_CHANNELS))
+        _by_channels(matrix, flat, before, beta, result, -(-channels // parts))
+    elif batch * between <= workspace:
         _at_once(matrix, flat, before, beta, result)
     else:
-        count = -(-matrix.target[1] // columns)
-        _by_columns(matrix, flat, before.to(matrix.dtype), beta, result, -(-matrix.target[1] // count))
+        parts = -(-columns // fitting)
+        _by_columns(matrix, flat, before.to(matrix.dtype), beta, result, -(-columns // parts))
 
 
 def _at_once(matrix: Factors, flat: Tensor, before: Tensor, beta: float, result: Tensor) -> None:

@@ -50,8 +50,8 @@ def extrapolate(
 ) -> Float[Tensor, "b h w v"]:
     """`l + beta (l - P l_prev)`, SSG's update (arXiv 2602.05534, eq. 8), without the prior in memory.
 
-    A dense P is one batched product, `(1 + beta) l - beta P l_prev`. Factors are two products per sample and slice of
-    channels. Half precision with a float32 matrix is computed in float32, sample by sample, and rounded once.
+    A dense P is one batched product, `(1 + beta) l - beta P l_prev`. Factors are two products, on parts of
+    large maps. Half precision with a float32 matrix is computed in float32, sample by sample, and rounded once.
 
     Args:
         logits: the map of this step.
