@@ -50,8 +50,7 @@ JOBS: Mapping[str, Job] = MappingProxyType(
         ),
         "families": Job(
             "Measure whole images of the other families at their published sizes, plainly and as CUDA graphs.",
-            "hguide bench families --device cuda --batches '[1, 4]'\n"
-            "hguide bench families --families '[hart]' --repeat 1 --dtype float32",
+            "hguide bench families --device cuda --batches '[1, 4]'",
             "hguide.experiments.bench.families",
             "FamiliesBenchConfig",
         ),

@@ -33,7 +33,7 @@ class FamiliesBenchConfig:
         dtype: of the network: "float32", "bfloat16" or "float16".
         repeat: timed runs of each form; they take turns.
         threads: CPU threads; None leaves them.
-        device: "cpu", "cuda" or any other; graphs are measured on CUDA alone.
+        device: "cpu", "cuda" or any other; graphs are measured on CUDA alone, and a run takes minutes on a CPU.
         out: JSON file for all numbers; None writes none.
 
     Raises:
