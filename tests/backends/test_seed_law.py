@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from captured_families import family as with_conditions
 from tiny_hart import text as hart_text
 from tiny_hart import tiny_hart
 from tiny_infinity import text as infinity_text
@@ -43,3 +44,19 @@ def test_the_image_of_a_seed_is_its_own(family: str) -> None:
         batched = generate(model, condition, GUIDANCE, seeds=range(64), batch_size=size)[list(PICKED)]
         same = [torch.allclose(one, other, atol=1e-3) for one, other in zip(batched, alone, strict=True)]
         assert sum(same) >= 2, f"{3 - sum(same)} of 3 images differ in batches of {size}"
+
+
+@pytest.mark.parametrize("name", ["hart", "infinity", "switti", "vq-diffusion", "vq-diffusion, texts"])
+def test_negatives_follow_their_seeds(name: str) -> None:
+    each = with_conditions(name)
+    condition, *negatives = each.conditions
+    together = generate(each.model, condition, "cfg(w=3)", seeds=[1, 2, 3], negative=negatives, deterministic=True)
+    for place, negative in enumerate(negatives):
+        alone = generate(each.model, condition, "cfg(w=3)", seeds=[place + 1], negative=negative, deterministic=True)
+        assert torch.equal(together[place : place + 1], alone)
+    batched = generate(each.model, condition, "cfg(w=3)", seeds=[1, 2, 3], negative=negatives)
+    torch.testing.assert_close(batched, together, atol=1e-4, rtol=0)
+    captured, capture = each.captured()
+    found = generate(captured, condition, "cfg(w=3)", seeds=[1, 2, 3], negative=negatives)
+    torch.testing.assert_close(found, together, atol=1e-4, rtol=0)
+    assert capture.captures == 1

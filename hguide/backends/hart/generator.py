@@ -146,9 +146,10 @@ class HART(ScaleGenerator):
         return found
 
     def prepare(self, condition: Sequence[Any], negative: Any = None) -> Prepared:
-        """The texts of the samples, and the one of their null condition."""
+        """The texts of the samples and of their null condition: one for all, or one for each."""
         texts = self._texts(self.conditions(list(condition), len(condition)))
-        null = self._texts(self.conditions([negative], 1))
+        several = isinstance(negative, list | tuple)
+        null = self._texts(self.conditions(negative, len(texts) if several else 1))
         return Prepared(len(texts), (*text_rows(self.transformer, texts), *text_rows(self.transformer, null)))
 
     def begin(
