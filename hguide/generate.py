@@ -109,7 +109,8 @@ def generate(
             for all, or a list or tuple of one per seed where the family takes texts.
         models: lenders by name, for guidances that ask for streams of other models.
         on_step: receives a `StepRecord` per step and batch.
-        batch_size: samples per run; all at once by default, as many as the free memory holds with "auto".
+        batch_size: samples per run; all at once by default, as many as the free memory holds with "auto", which
+            captured runs refuse.
         deterministic: one sample per run.
 
     Returns:

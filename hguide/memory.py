@@ -93,7 +93,15 @@ def automatic_batch_size(
 
     Returns:
         A number from 1 to `wanted`.
+
+    Raises:
+        ConfigError: a generator whose runs are captured, or free memory that is not known.
     """
+    if generator.captured is not None:
+        raise ConfigError(
+            f"{generator.name}: captured runs keep their memory, so that less is free for every later one: give "
+            "batch_size as a number, the same for all batches."
+        )
     if not generator.lockstep:
         return 1
     counts: dict[int, int] = {}

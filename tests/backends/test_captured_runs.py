@@ -72,6 +72,14 @@ def test_texts_of_another_length_are_captured_anew(monkeypatch: pytest.MonkeyPat
         assert capture.captures == captures
 
 
+def test_captured_runs_take_batches_of_a_given_size() -> None:
+    each = family("hart")
+    model, _ = each.captured()
+    with pytest.raises(ConfigError, match="captured runs keep their memory.*give batch_size as a number"):
+        generate(model, each.conditions[0], seeds=[0], batch_size="auto")
+    assert torch.isfinite(generate(model, each.conditions[0], seeds=range(3), batch_size=2)).all()
+
+
 def test_other_options_have_runs_of_their_own() -> None:
     changes: dict[str, dict[str, Any]] = {"hart": {"more_smooth": True}, "infinity": {"cfg_layer": -1}, "switti": {}}
     for name, options in changes.items():

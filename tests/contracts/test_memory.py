@@ -29,7 +29,7 @@ def tiny():
 class Sized:
     """A generator that needs 100 bytes and 10 per sample and stream."""
 
-    lockstep = True
+    lockstep, captured = True, None
     device = torch.device("cpu")
 
     def run_bytes(self, samples, streams):

@@ -112,7 +112,7 @@ class VAR(ScaleGenerator):
             graphs: capture whole runs, guidance, draws and decoder included, as CUDA graphs: one for each number of
                 images, guidance and sampler, when it is first asked for, replayed by later batches; False leaves them.
                 Runs with `on_step`, lenders, recorded tokens, corrupted or perturbed streams go on without. The graphs
-                keep their memory between runs, so give `batch_size` as a number.
+                keep their memory between runs, so `batch_size` is a number.
 
         Raises:
             ConfigError: graphs of a model that is not on a CUDA device.
