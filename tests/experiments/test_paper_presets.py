@@ -124,6 +124,13 @@ def test_published_models_need_a_reference_of_their_own(tmp_path) -> None:
         run_preset(PaperOptions("ssg-fig4a", "landuse-var", tmp_path, devices=2), lambda line: None)
 
 
+@pytest.mark.parametrize("given", ["0-", "1,1", "many"])
+def test_wrong_seeds_are_told_before_anything_is_written(given: str, tmp_path) -> None:
+    with pytest.raises(ConfigError, match="seeds"):
+        run_preset(PaperOptions("ssg-table1", "landuse-var", tmp_path / "out", seeds=given), lambda line: None)
+    assert not (tmp_path / "out").exists()
+
+
 def test_verdicts_compare_directions_only() -> None:
     reported = {"d16": {"FID": 3.0, "IS": 290.0}, "d20": {"FID": 2.0, "IS": 280.0}}
     baseline = {"d16": {"FID": 3.5, "IS": 280.0}, "d20": {"FID": 2.5, "IS": 285.0}}

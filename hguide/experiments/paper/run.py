@@ -92,6 +92,7 @@ def run_preset(options: PaperOptions, note: Callable[[str], None]) -> Any:
     """
     if options.settings not in SETTINGS:
         raise ConfigError(f"unknown settings {options.settings!r}: {near_matches(options.settings, SETTINGS)}")
+    seeds(options.seeds)  # Wrong ones are told before anything is written.
     family = family_of(options.model)
     preset = read_preset(options.preset, published=options.published, parameters=options.parameters, family=family)
     if preset.kind != "ablation":
