@@ -14,8 +14,8 @@ from hguide.backends.var import VAR, TransformerConfig, VARTransformer
 from hguide.errors import ConfigError
 from hguide.experiments.bench.end_to_end import var_d16
 from hguide.experiments.bench.floors import Rates, peak_rates, read_rate
-from hguide.experiments.bench.machine import checked_device, load_average, machine_facts, threads
-from hguide.experiments.bench.report import BenchReport, BenchRow
+from hguide.experiments.bench.machine import checked_device, machine_facts, threads
+from hguide.experiments.bench.report import BenchReport, BenchRow, finished
 from hguide.experiments.bench.slopes import slope, slope_row
 from hguide.experiments.bench.timing import Spans
 from hguide.generator import Draw
@@ -128,16 +128,7 @@ def run(
         rows = _scales(generator, config.batch, repeat, rates)
         progress("growth over depth and batch")
         rows += _growth(generator, config, repeat)
-    machine["load_after"] = load_average()
-    settings = asdict(config) | {
-        "out": None if config.out is None else str(config.out),
-        "dtype": str(dtype).split(".")[-1],
-        "repeat": repeat,
-    }
-    report = BenchReport(machine, settings, asdict(rates), tuple(rows), perf_counter() - began)
-    if config.out is not None:
-        report.write(config.out)
-    return report
+    return finished(config, machine, rows, began, rates=rates, dtype=str(dtype).split(".")[-1], repeat=repeat)
 
 
 def _scales(generator: VAR, batch: int, repeat: int, rates: Rates) -> list[BenchRow]:

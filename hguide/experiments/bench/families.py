@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from hguide.errors import ConfigError, near_matches
-from hguide.experiments.bench.machine import checked_device, load_average, machine_facts, threads
+from hguide.experiments.bench.machine import checked_device, machine_facts, threads
 from hguide.experiments.bench.published_sizes import SIZES, Sized
-from hguide.experiments.bench.report import BenchReport, BenchRow
+from hguide.experiments.bench.report import BenchReport, BenchRow, finished
 from hguide.experiments.bench.timing import timed
 from hguide.generate import generate
 
@@ -89,12 +89,7 @@ def run(
             for batch in config.batches:
                 progress(f"{sized.model.name}, batch {batch}")
                 rows += _rows(sized, batch, device, config)
-    machine["load_after"] = load_average()
-    settings = asdict(config) | {"out": None if config.out is None else str(config.out)}
-    report = BenchReport(machine, settings, {}, tuple(rows), perf_counter() - began)
-    if config.out is not None:
-        report.write(config.out)
-    return report
+    return finished(config, machine, rows, began)
 
 
 def _rows(sized: Sized, batch: int, device: torch.device, config: FamiliesBenchConfig) -> Iterator[BenchRow]:

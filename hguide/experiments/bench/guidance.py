@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -13,8 +13,8 @@ from hguide.errors import ConfigError
 from hguide.experiments.bench.end_to_end import GUIDANCE, captured_guidance_share, guidance_share, var_d16
 from hguide.experiments.bench.floors import peak_rates
 from hguide.experiments.bench.growth import growth_rows
-from hguide.experiments.bench.machine import checked_device, load_average, machine_facts, threads
-from hguide.experiments.bench.report import BenchReport, BenchRow
+from hguide.experiments.bench.machine import checked_device, machine_facts, threads
+from hguide.experiments.bench.report import BenchReport, BenchRow, finished
 from hguide.experiments.bench.shapes import SHAPES, Shapes, chosen
 from hguide.experiments.bench.update import Pair, pairs_of
 from hguide.sampling import Sampler
@@ -102,17 +102,8 @@ def run(
             rows += growth_rows(device, dtype, repeat=config.repeat, progress=progress)
         rows += _shares(config, device, dtype, progress)
         rows += _elsewhere(device)
-    out = None if config.out is None else str(config.out)
-    settings = (
-        asdict(config)
-        | {"out": out}
-        | {"schedules": [model.name for model in wanted], "dtype": str(dtype).split(".")[-1]}
-    )
-    machine["load_after"] = load_average()
-    report = BenchReport(machine, settings, asdict(rates), tuple(rows), perf_counter() - began)
-    if config.out is not None:
-        report.write(config.out)
-    return report
+    schedules = [model.name for model in wanted]
+    return finished(config, machine, rows, began, rates=rates, schedules=schedules, dtype=str(dtype).split(".")[-1])
 
 
 def _schedule(

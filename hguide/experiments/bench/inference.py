@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType
@@ -17,8 +17,8 @@ from torch import Tensor
 from hguide.backends.var.generator import VAR
 from hguide.errors import ConfigError
 from hguide.experiments.bench.end_to_end import var_d16
-from hguide.experiments.bench.machine import checked_device, load_average, machine_facts, threads
-from hguide.experiments.bench.report import BenchReport, BenchRow
+from hguide.experiments.bench.machine import checked_device, machine_facts, threads
+from hguide.experiments.bench.report import BenchReport, BenchRow, finished
 from hguide.experiments.bench.sampling import STRENGTH, TARGETS, TOP_K, TOP_P
 from hguide.experiments.bench.straightforward_var import straightforward_sample
 from hguide.experiments.bench.timing import timed
@@ -135,12 +135,7 @@ def run(
                     note = str(error).strip().partition("\n")[0][:200]
                     rows.append(BenchRow(f"{plain.name}, {what}", "straightforward / hguide", None, None, note=note))
                     progress(f"  not measured: {note}")
-    machine["load_after"] = load_average()
-    settings = asdict(config) | {"out": None if config.out is None else str(config.out)}
-    report = BenchReport(machine, settings, {}, tuple(rows), perf_counter() - began)
-    if config.out is not None:
-        report.write(config.out)
-    return report
+    return finished(config, machine, rows, began)
 
 
 def flip_rate(reference: VAR, other: VAR, *, seeds: Sequence[int], guidance: str = _GUIDANCE) -> float:

@@ -12,8 +12,8 @@ import torch
 
 from hguide.errors import ConfigError
 from hguide.experiments.bench.end_to_end import GUIDANCE
-from hguide.experiments.bench.machine import checked_device, load_average, machine_facts
-from hguide.experiments.bench.report import BenchReport, BenchRow
+from hguide.experiments.bench.machine import checked_device, machine_facts
+from hguide.experiments.bench.report import BenchRow, finished
 from hguide.generate import generate
 from hguide.generator import ScaleGenerator
 from hguide.guidance import parse
@@ -78,12 +78,7 @@ def run(config: MemoryBenchConfig | None = None, *, progress: Callable[[str], ob
         samples = batch or automatic_batch_size(generator, live, wanted=1 << 30)
         progress(f"{generator.name}, {samples} images")
         rows.append(_row(generator, samples, len(live), config, automatic=not batch))
-    machine |= {"load_after": load_average(), "free_bytes": free_bytes(device)}
-    settings = asdict(config) | {"out": None if config.out is None else str(config.out)}
-    report = BenchReport(machine, settings, {}, tuple(rows), perf_counter() - began)
-    if config.out is not None:
-        report.write(config.out)
-    return report
+    return finished(config, machine | {"free_bytes": free_bytes(device)}, rows, began)
 
 
 def peak_bytes(job: Callable[[], object], device: torch.device) -> int:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from hguide.errors import ConfigError
+from hguide.experiments.bench.floors import Rates
+from hguide.experiments.bench.machine import load_average
 
-__all__ = ["MET", "NOT_MEASURED", "NOT_MET", "NO_TARGET", "PREDICTED", "BenchReport", "BenchRow"]
+__all__ = ["MET", "NOT_MEASURED", "NOT_MET", "NO_TARGET", "PREDICTED", "BenchReport", "BenchRow", "finished"]
 
 MET, NOT_MET, NOT_MEASURED, NO_TARGET, PREDICTED = "met", "not met", "not measured", "no target", "predicted"
 _HEADER = ("what", "on", "ms or MiB", "against", "ratio", "quickest", "target", "n", "verdict")
@@ -157,6 +160,36 @@ class BenchReport:
             f"read-read-write {self.rates['bandwidth'] / 1e9:.1f} GB/s, product {self.rates['gemm'] / 1e9:.0f} GFLOP/s "
             f"on large operands, {self.settings['dtype']}"
         )
+
+
+def finished(
+    config: Any,
+    machine: Mapping[str, Any],
+    rows: Sequence[BenchRow],
+    began: float,
+    *,
+    rates: Rates | None = None,
+    **settings: object,
+) -> BenchReport:
+    """The report of a benchmark that ends now, written where its configuration says.
+
+    Args:
+        config: dataclass of the options, among them `out`.
+        machine: facts of the machine before.
+        rows: the figures.
+        began: when it began, by `perf_counter`.
+        rates: on large operands, where they were measured.
+        **settings: what the options came to, where they leave it open.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    told = asdict(config) | {"out": None if config.out is None else str(config.out)} | settings
+    facts = {**machine, "load_after": load_average()}
+    report = BenchReport(facts, told, {} if rates is None else asdict(rates), tuple(rows), perf_counter() - began)
+    if config.out is not None:
+        report.write(config.out)
+    return report
 
 
 def _cells(row: BenchRow, device: str) -> tuple[str, ...]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 import torch
 
 from hguide.errors import ConfigError
-from hguide.experiments.bench.machine import checked_device, load_average, machine_facts, threads
-from hguide.experiments.bench.report import BenchReport, BenchRow
+from hguide.experiments.bench.machine import checked_device, machine_facts, threads
+from hguide.experiments.bench.report import BenchReport, BenchRow, finished
 from hguide.experiments.bench.side_by_side import side_by_side
 from hguide.experiments.bench.slopes import slope_row
 from hguide.experiments.bench.straightforward_var import multinomial, sort_filter
@@ -89,12 +89,7 @@ def run(
         for growing in ("batch", "grid", "vocabulary"):
             progress(f"sampler, growing {growing}")
             rows.append(_growth(config, growing, device))
-    machine["load_after"] = load_average()
-    settings = asdict(config) | {"out": None if config.out is None else str(config.out), "dtype": "float32"}
-    report = BenchReport(machine, settings, {}, tuple(rows), perf_counter() - began)
-    if config.out is not None:
-        report.write(config.out)
-    return report
+    return finished(config, machine, rows, began, dtype="float32")
 
 
 def _beside(config: SamplerBenchConfig, words: str, sampler: Sampler, device: torch.device) -> list[BenchRow]:

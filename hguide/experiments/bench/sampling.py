@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -13,8 +13,8 @@ from hguide.backends.var.generator import VAR
 from hguide.errors import ConfigError
 from hguide.experiments.bench.end_to_end import var_d16
 from hguide.experiments.bench.floors import peak_rates
-from hguide.experiments.bench.machine import checked_device, load_average, machine_facts, threads
-from hguide.experiments.bench.report import BenchReport, BenchRow
+from hguide.experiments.bench.machine import checked_device, machine_facts, threads
+from hguide.experiments.bench.report import BenchReport, BenchRow, finished
 from hguide.experiments.bench.side_by_side import side_by_side
 from hguide.experiments.bench.straightforward_var import straightforward_sample
 from hguide.generate import generate
@@ -93,12 +93,7 @@ def run(
         for batch in config.batches:
             progress(f"{generator.name}, batch {batch}, {config.repeat} runs of each loop")
             rows.append(_loops(generator, batch, config.repeat))
-    machine["load_after"] = load_average()
-    settings = asdict(config) | {"out": None if config.out is None else str(config.out)}
-    report = BenchReport(machine, settings, asdict(rates), tuple(rows), perf_counter() - began)
-    if config.out is not None:
-        report.write(config.out)
-    return report
+    return finished(config, machine, rows, began, rates=rates)
 
 
 def _loops(generator: VAR, batch: int, repeat: int) -> BenchRow:
