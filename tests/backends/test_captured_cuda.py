@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 from captured_families import NAMES, family
@@ -25,15 +23,6 @@ BUNDLED = {
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-2}
 # Its texts are padded to another length, which rounds otherwise: in bfloat16 some bits near a tie flip.
 PADDED, MEAN_OF_FLIPS = "landuse-infinity", 0.02
-
-
-@pytest.fixture(autouse=True)
-def _unchecked_shapes() -> Iterator[None]:
-    """A capture runs the checks too, which look at nothing but take long."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def on_cuda(name: str) -> tuple[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,12 +11,38 @@ from torch import Tensor
 
 from hguide.backends.hart.rope import text_positions
 from hguide.backends.hart.transformer import Conditioning, HARTTransformer
-from hguide.backends.text import TextEmbedding
+from hguide.backends.hart.transformer_config import TransformerConfig
+from hguide.backends.text import TextEmbedding, TextEncoder, text_conditions
+from hguide.errors import ConfigError
 
-__all__ = ["TextRows", "conditioning_of", "text_rows"]
+__all__ = ["TextRows", "checked_texts", "conditioning_of", "text_rows"]
 
 TextRows = tuple[Tensor, Tensor, Tensor]
 """Embeddings `(rows, t, d)` with padding, their mask `(rows, t)`, and which rows get the null condition `(rows,)`."""
+
+
+def checked_texts(
+    name: str, conditions: Sequence[Any], encoder: TextEncoder | None, config: TransformerConfig
+) -> list[TextEmbedding | None]:
+    """Prompts, embeddings and None (the null condition) as embeddings of the length that the transformer takes.
+
+    Args:
+        name: of the generator, for messages.
+        conditions: one per sample.
+        encoder: of prompts, or None.
+        config: of the transformer.
+
+    Raises:
+        ConfigError: a prompt without an encoder, or an embedding of another size.
+    """
+    found = text_conditions(name, conditions, encoder, config.context_dim)
+    for each in found:
+        if each is not None and each.mask.shape[0] != config.context_tokens:
+            raise ConfigError(
+                f"{name}: takes {config.context_tokens} text tokens, padding included, got {each.mask.shape[0]}; "
+                "padding is not masked here, so its number matters."
+            )
+    return found
 
 
 def text_rows(transformer: HARTTransformer, texts: Sequence[TextEmbedding | None]) -> TextRows:

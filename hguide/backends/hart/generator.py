@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hguide.backends.cache import KeyValueCache
 from hguide.backends.editing import Edit
-from hguide.backends.hart.conditioning import conditioning_of, text_rows
+from hguide.backends.hart.conditioning import checked_texts, conditioning_of, text_rows
 from hguide.backends.hart.diffusion_schedule import respaced
 from hguide.backends.hart.editing import keep_codes
 from hguide.backends.hart.maskgit import positions_of, still_masked
@@ -24,9 +24,9 @@ from hguide.backends.hart.smoothing import progress, soft_codes
 from hguide.backends.hart.state import HARTState
 from hguide.backends.hart.tokenizer import HARTTokenizer, HybridTokens
 from hguide.backends.hart.transformer import HARTTransformer
-from hguide.backends.rows import rows_of
+from hguide.backends.rows import condition_rows, rows_of
 from hguide.backends.run_bytes import TransformerSizes, decode_in_parts, run_bytes
-from hguide.backends.text import TextEmbedding, TextEncoder, class_prompts, text_conditions
+from hguide.backends.text import TextEmbedding, TextEncoder, class_prompts
 from hguide.backends.tokenizer_hash import tokenizer_hash
 from hguide.errors import ConfigError, ShapeError
 from hguide.generator import Categorical, Draw, Prepared, ScaleGenerator, Serves
@@ -135,15 +135,7 @@ class HART(ScaleGenerator):
         return found
 
     def _texts(self, conditions: Sequence[Any]) -> list[TextEmbedding | None]:
-        config = self.transformer.config
-        found = text_conditions(self.name, conditions, self.text_encoder, config.context_dim)
-        for each in found:
-            if each is not None and each.mask.shape[0] != config.context_tokens:
-                raise ConfigError(
-                    f"{self.name}: takes {config.context_tokens} text tokens, padding included, got "
-                    f"{each.mask.shape[0]}; padding is not masked here, so its number matters."
-                )
-        return found
+        return checked_texts(self.name, conditions, self.text_encoder, self.transformer.config)
 
     def prepare(self, condition: Sequence[Any], negative: Any = None) -> Prepared:
         """The texts of the samples and of their null condition: one for all, or one for each."""
@@ -161,11 +153,9 @@ class HART(ScaleGenerator):
     def begin_prepared(self, prepared: Prepared, streams: Mapping[Stream, int], noise: Noise) -> HARTState:
         """See `begin`."""
         config, weight, b = self.transformer.config, self.transformer.head.weight, prepared.samples
-        text, mask, is_null, *null = prepared.tensors
-        given, null = (text, mask, is_null), [part.expand(b, *part.shape[1:]) for part in null]
         live = sorted(streams, key=lambda stream: -streams[stream])
-        rows = [null if stream.condition == "null" else given for stream in live]
-        conditioning = conditioning_of(self.transformer, *(torch.cat(parts) for parts in zip(*rows, strict=True)))
+        texts = condition_rows(live, prepared.tensors[:3], prepared.tensors[3:])
+        conditioning = conditioning_of(self.transformer, *texts)
         cache = KeyValueCache(
             config.depth,
             conditioning.rows,

@@ -23,7 +23,7 @@ from hguide.backends.infinity.text_pooling import PaddedText, pad
 from hguide.backends.infinity.tokenizer import InfinityTokenizer
 from hguide.backends.infinity.transformer import InfinityTransformer
 from hguide.backends.perturbation import check_options
-from hguide.backends.rows import rows_of
+from hguide.backends.rows import condition_rows, rows_of
 from hguide.backends.run_bytes import TransformerSizes, decode_in_parts, run_bytes
 from hguide.backends.text import TextEncoder, text_conditions
 from hguide.backends.tokenizer_hash import tokenizer_hash
@@ -233,9 +233,7 @@ class Infinity(ScaleGenerator):
         for stream in live:
             if stream.perturb is not None:
                 check_options(stream.perturb)
-        given, null = PaddedText(*prepared.tensors[:2]), PaddedText(*prepared.tensors[2:])
-        rows = [null if stream.condition == "null" else given for stream in live]
-        texts = PaddedText(torch.cat([row.features for row in rows]), torch.cat([row.mask for row in rows]))
+        texts = PaddedText(*condition_rows(live, prepared.tensors[:2], prepared.tensors[2:]))
         cache = KeyValueCache(
             config.depth,
             b * len(live),

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hguide.backends.cache import KeyValueCache
 from hguide.backends.editing import Edit
-from hguide.backends.rows import rows_of
+from hguide.backends.rows import condition_rows, rows_of
 from hguide.backends.run_bytes import TransformerSizes, decode_in_parts, run_bytes
 from hguide.backends.smoothing import soft_codes
 from hguide.backends.switti.state import SwittiState
@@ -188,9 +188,7 @@ class Switti(ScaleGenerator):
         """See `begin`."""
         config, weight, b = self.transformer.config, self.transformer.head.weight, prepared.samples
         live = sorted(streams, key=lambda stream: -streams[stream])
-        given, null = prepared.tensors[:2], prepared.tensors[2:]
-        rows = [null if stream.condition == "null" else given for stream in live]
-        text, mask = (torch.cat(parts) for parts in zip(*rows, strict=True))
+        text, mask = condition_rows(live, prepared.tensors[:2], prepared.tensors[2:])
         cache = None
         if config.autoregressive:
             sizes = (config.depth, b * len(live), config.heads, config.length, config.head_dim)

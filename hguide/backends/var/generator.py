@@ -15,7 +15,7 @@ from hguide.backends.cache import KeyValueCache
 from hguide.backends.confidence import needs_confidence, token_probability, with_confidence
 from hguide.backends.editing import Edit
 from hguide.backends.perturbation import KINDS, check_options
-from hguide.backends.rows import rows_of
+from hguide.backends.rows import condition_rows, rows_of
 from hguide.backends.run_bytes import TransformerSizes, decode_in_parts, run_bytes
 from hguide.backends.smoothing import soft_codes
 from hguide.backends.tokenizer_hash import tokenizer_hash
@@ -168,8 +168,8 @@ class VAR(ScaleGenerator):
         for stream in live:
             if stream.perturb is not None:
                 check_options(stream.perturb)
-        samples, (given, null) = prepared.samples, prepared.tensors
-        labels = torch.cat([null if stream.condition == "null" else given for stream in live])
+        samples = prepared.samples
+        (labels,) = condition_rows(live, prepared.tensors[:1], prepared.tensors[1:])
         modulation, cache = self.transformer.modulation(labels), self._cache(len(labels))
         return VARState(samples, live, dict(streams), modulation, cache, noise, self._latent(samples))
 

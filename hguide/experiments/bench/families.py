@@ -95,7 +95,7 @@ def run(
 def _rows(sized: Sized, batch: int, device: torch.device, config: FamiliesBenchConfig) -> Iterator[BenchRow]:
     forms: dict[str, Any] = {"eager": sized.model}
     if device.type == "cuda":
-        forms["graphs"] = sized.model.with_options(graphs=True)  # type: ignore[attr-defined]
+        forms["graphs"] = sized.model.with_options(graphs=True)
 
     def job(model: Any) -> Callable[[], object]:
         return lambda: generate(model, sized.condition, sized.guidance, sized.sampler, seeds=range(batch))

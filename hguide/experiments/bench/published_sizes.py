@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hguide.backends.conv_autoencoder import AutoencoderConfig
 from hguide.backends.text import TextEmbedding
-from hguide.generator import ScaleGenerator
 from hguide.sampling import Sampler
+
+if TYPE_CHECKING:
+    from hguide.backends.hart import HART
+    from hguide.backends.infinity import Infinity
+    from hguide.backends.switti import Switti
+    from hguide.backends.vq_diffusion import VQDiffusion
 
 __all__ = ["SIZES", "Sized"]
 
@@ -28,7 +33,7 @@ class Sized:
         sampler: with the filters of the official examples.
     """
 
-    model: ScaleGenerator
+    model: HART | Infinity | Switti | VQDiffusion
     condition: Any
     guidance: str
     sampler: Sampler
